@@ -1,0 +1,61 @@
+"""From the networks of a finished search to ensemble.json and submission.csv."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sweeps.choose.combine import ENSEMBLES, choose
+from sweeps.choose.members import Member, find, predict_all
+from trainable import files, scores
+from trainable.datasets.container import Dataset
+
+
+def combine(folder: Path, data: Dataset, methods: list[str], cpus: int, gpus: float) -> dict | None:
+    """Choose the best ensemble on val, score it once on test, predict the unlabelled images.
+
+    Writes `ensemble.json` and `submission.csv`. Where a dataset has no unlabelled images, the submission is about its
+    test images. Returns what `ensemble.json` holds, or None if no trial left a network.
+    """
+    members = find(folder)
+    if not members:
+        return None
+    choice, bests = choose(np.stack([m.val for m in members]), data.val.labels, methods)
+    chosen = members[: choice.size]
+    splits = {name: split for name in ("test", "unlabelled") if len(split := getattr(data, name))}
+    probs, times = predict_all(chosen, splits, cpus, gpus)
+    combined = {name: ENSEMBLES[choice.method](np.stack([p[name] for p in probs])) for name in splits}
+    single = min(members, key=lambda m: (scores.errors(m.val, data.val.labels), m.metrics["val_loss"]))
+    about = {
+        "method": choice.method,
+        "members": [{**_about(m, data), "weight": 1 / len(chosen), "ms_per_image": t} for m, t in zip(chosen, times, strict=True)],
+        "val": _score(choice.errors, choice.loss, len(data.val)),
+        "test": _test(combined["test"], data.test.labels) if "test" in splits else None,
+        "ms_per_image": sum(times),
+        "best_single": _about(single, data),
+        "methods": {b.method: {"members": b.size, "val": _score(b.errors, b.loss, len(data.val))} for b in bests},
+        "submission": "unlabelled" if "unlabelled" in splits else "test",
+    }
+    asked = about["submission"]
+    write_submission(folder / "submission.csv", getattr(data, asked).ids, combined[asked], data.classes)
+    files.write_json(folder / "ensemble.json", about)
+    return about
+
+
+def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, classes: tuple[str, ...]):
+    """In the competition's format: ImageId,Label, a row an image in the order of `ids`."""
+    rows = [f"{i},{classes[label]}" for i, label in zip(ids, probs.argmax(axis=1), strict=True)]
+    files.write(path, "\n".join(["ImageId,Label", *rows]) + "\n")
+
+
+def _about(member: Member, data: Dataset) -> dict:
+    errors = scores.errors(member.val, data.val.labels)
+    val = _score(errors, member.metrics["val_loss"], len(data.val))
+    return {"trial": member.trial, "arch": member.arch, "epochs": member.metrics["budget"], "val": val}
+
+
+def _score(errors: int, loss: float, images: int) -> dict:
+    return {"errors": errors, "images": images, "error": errors / images, "loss": loss}
+
+
+def _test(probs: np.ndarray, labels: np.ndarray) -> dict:
+    return _score(scores.errors(probs, labels), scores.cross_entropy(probs, labels), len(labels))

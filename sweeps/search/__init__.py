@@ -1,0 +1,1 @@
+"""Propose, train, stop: Optuna, Ray Tune, and the record of it all."""

@@ -1,0 +1,112 @@
+"""Search: what to try next, and who goes on. Optuna's study in memory, the record beside it; no Ray here."""
+
+import json
+from collections.abc import Callable
+
+import optuna
+from optuna.trial import TrialState
+
+from sweeps.search.record import Record
+from sweeps.search.space import Space
+from trainable.config import TrialConfig
+from trainable.errors import BadInput
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Each makes an Optuna sampler from a seed.
+SEARCHERS = {
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+METRICS = ("val_loss", "val_error")
+
+
+class Search:
+    """The policy of a sweep, fed with results and asked for trials.
+
+    Args:
+        metric: one of METRICS, to be minimised.
+        rungs: budgets in epochs, ascending; the last is the whole training.
+        trials: how many to start at most; None: no limit.
+        is_over: whether to start no more.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        record: Record,
+        *,
+        sampler: optuna.samplers.BaseSampler,
+        scheduler,
+        rungs: list[float],
+        metric: str = "val_loss",
+        trials: int | None = None,
+        seed: int = 0,
+        is_over: Callable[[], bool] = lambda: False,
+    ):
+        self.space, self.record, self.scheduler = space, record, scheduler
+        self.rungs, self.metric, self.trials, self.seed, self.is_over = rungs, metric, trials, seed, is_over
+        self.study = optuna.create_study(sampler=sampler, direction="minimize")
+        for point in space.start:
+            self.study.enqueue_trial(point)
+        self._asked: dict[int, optuna.Trial] = {}
+
+    def ask(self) -> tuple[int, dict] | None:
+        """The next trial's number and flat configuration, or None: no more are wanted.
+
+        Raises:
+            BadInput: the space returned something that is no TrialConfig.
+        """
+        if self.is_over() or (self.trials is not None and len(self.study.trials) >= self.trials):
+            return None
+        trial = self.study.ask()
+        try:
+            drawn = self.space.draw(trial)
+            if not isinstance(drawn, dict):
+                raise BadInput(f"returned {type(drawn).__name__}, not a dict")
+            config = TrialConfig.from_flat({**drawn, "epochs": self.rungs[-1], "seed": self.seed + trial.number})
+        except Exception as wrong:
+            raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+        self._asked[trial.number] = trial
+        self.record.trial_started(trial.number, config.flat(), trial.params)
+        return trial.number, config.flat()
+
+    def hear(self, number: int, result: dict) -> bool:
+        """Take a trial's result; whether it goes on."""
+        trial = self._asked[number]
+        times = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
+        if "failed" in result:
+            return self._end(number, "failed", result["failed"], times)
+        if result["budget"] == 0:
+            return self._end(number, "interrupted", "the search ended before it began", times)
+        rung = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
+        kept = ("budget", "val_loss", "val_error", "train_loss", "temperature", "weights", "train_s", "eval_s")
+        metrics = {name: result[name] for name in kept if name in result}
+        self.record.rung(number, rung, metrics, json.loads(result.get("files", "{}")))
+        trial.report(metrics[self.metric], rung)
+        if result["interrupted"]:
+            return self._end(number, "interrupted", f"the search ended at {metrics['budget']:.2f} epochs", times)
+        if rung == len(self.rungs) - 1:
+            return self._end(number, "complete", "", times, metrics[self.metric])
+        verdict = self.scheduler.judge(rung, metrics[self.metric])
+        return verdict.go_on or self._end(number, "stopped", verdict.reason, times)
+
+    def lose(self, number: int, reason: str):
+        """A trial's process died."""
+        if number in self._asked:
+            self._end(number, "failed", reason, {})
+
+    def _end(self, number: int, state: str, reason: str, times: dict, value: float | None = None) -> bool:
+        trial = self._asked.pop(number)
+        self.record.trial_ended(number, state, reason, **times)
+        # A stopped trial keeps its values by rung, so the sampler compares like with like; one that never
+        # reported has nothing to compare.
+        if state == "complete":
+            self.study.tell(trial, value)
+        elif trial.storage.get_trial(trial._trial_id).intermediate_values and state != "failed":
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            trial.set_user_attr("reason", reason)
+            self.study.tell(trial, state=TrialState.FAIL)
+        return False

@@ -1,0 +1,54 @@
+"""From the record to tables: trials.parquet and curves.parquet, mirrors that can be rebuilt."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from sweeps.search.record import read
+from trainable import files
+from trainable.archs import ARCHS
+
+
+def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A row a trial, with its last metrics and its configuration, and a row a rung."""
+    trials, rungs = read(folder / "record.db")
+    curves = pd.DataFrame([{"trial": r["number"], "rung": r["rung"], "at": r["at"], **r["metrics"]} for r in rungs])
+    last = {r["number"]: r["metrics"] for r in rungs}
+    rows = []
+    for trial in trials:
+        number = trial["number"]
+        metrics = {name: last.get(number, {}).get(name) for name in ("budget", "val_error", "val_loss", "train_loss", "weights")}
+        rows.append(
+            {
+                "trial": number,
+                "state": trial["state"],
+                "reason": trial["reason"],
+                "family": ARCHS[trial["config"]["arch"]].family,
+                **metrics,
+                "started": trial["started"],
+                "seconds": (trial["ended"] or trial["started"]) - trial["started"],
+                "train_s": trial["train_s"],
+                "eval_s": trial["eval_s"],
+                **trial["config"],
+            }
+        )
+    return pd.DataFrame(rows), curves
+
+
+def write_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Write both as Parquet and return them."""
+    both = tables(folder)
+    for name, table in zip(("trials", "curves"), both, strict=True):
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False)
+        files.write(folder / f"{name}.parquet", buffer.getvalue())
+    return both
+
+
+def busy(trials: pd.DataFrame, slots: int) -> float:
+    """The share of the places' time, from the first trial's start to the last one's end, spent in training and
+    evaluation steps."""
+    ended = trials["started"] + trials["seconds"]
+    span = ended.max() - trials["started"].min()
+    return float((trials["train_s"] + trials["eval_s"]).sum() / max(1e-9, slots * span))

@@ -1,0 +1,1 @@
+"""Training one image classifier: torch only, runs without Ray."""

@@ -1,0 +1,88 @@
+"""TrialConfig: the one description of a trial, from the sampler through the loop into the record."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+
+from trainable.archs import ARCHS
+from trainable.augment import AUGMENTS
+from trainable.errors import BadInput, lookup
+from trainable.optim import LR_SCHEDULES, OPTIMIZERS
+
+
+@dataclass(frozen=True)
+class TrialConfig:
+    """How one network is built and trained. Every field has a default: `TrialConfig()` trains.
+
+    Raises:
+        BadInput: a name that no table has, or a value outside its range.
+    """
+
+    arch: str = "convnet"
+    knobs: Mapping = field(default_factory=dict)  # of the architecture; what is absent has the architecture's default
+    epochs: float = 8.0  # the whole schedule; fractions are allowed
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 4e-3  # peak
+    momentum: float = 0.9  # beta1 where the optimiser is of Adam's family
+    weight_decay: float = 0.01  # of matrices and kernels only, not of biases and normalisation
+    lr_schedule: str = "onecycle"
+    warmup: float = 0.15  # share of the training during which the learning rate rises, where the schedule has one
+    label_smoothing: float = 0.05
+    average: float = 0.998  # decay of the running average of the weights; 0: none
+    augment: Mapping = field(default_factory=lambda: {name: a.default for name, a in AUGMENTS.items()})
+    seed: int = 0
+
+    def __post_init__(self):
+        arch = lookup(ARCHS, self.arch, "architecture")
+        lookup(OPTIMIZERS, self.optimizer, "optimizer")
+        lookup(LR_SCHEDULES, self.lr_schedule, "lr_schedule")
+        for knob in self.knobs:
+            lookup(arch.DEFAULTS, knob, f"knob of {self.arch}")
+        for name, strength in self.augment.items():
+            check(f"augment.{name}", strength, 0, lookup(AUGMENTS, name, "augmentation").high)
+        check("epochs", self.epochs, 1e-6, 1e5)
+        check("batch_size", self.batch_size, 1, 1 << 20)
+        check("lr", self.lr, 0, 1e3)
+        check("seed", self.seed, 0, 2**63 - 1)
+        for name in ("momentum", "weight_decay", "warmup", "label_smoothing", "average"):
+            check(name, getattr(self, name), 0, 1)
+
+    def flat(self) -> dict:
+        """As a flat dict of str, int and float: knobs as `<arch>.<knob>`, augmentation as `augment.<name>`."""
+        out = {}
+        for f in fields(self):
+            value = getattr(self, f.name)
+            prefix = self.arch if f.name == "knobs" else f.name
+            out |= {f"{prefix}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {f.name: value}
+        return out
+
+    @classmethod
+    def from_flat(cls, flat: Mapping) -> "TrialConfig":
+        """The inverse of `flat`; absent keys have their defaults.
+
+        Raises:
+            BadInput: an unknown key; the message lists the known ones.
+        """
+        arch = flat.get("arch", cls.arch)
+        plain = {f.name for f in fields(cls)} - {"knobs", "augment"}
+        known = [
+            *sorted(plain),
+            *(f"augment.{name}" for name in AUGMENTS),
+            *(f"{arch}.{knob}" for knob in lookup(ARCHS, arch, "architecture").DEFAULTS),
+        ]
+        for key in flat:
+            if key not in known:
+                raise BadInput(f"unknown key {key!r} in a trial's configuration; known: {', '.join(known)}")
+        given = {key: flat[key] for key in flat if key in plain}
+        knobs = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith(f"{arch}.")}
+        augment = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith("augment.")}
+        return cls(**given, knobs=knobs, **({"augment": augment} if augment else {}))
+
+
+def check(name: str, value: float, low: float, high: float):
+    """Raises BadInput unless `value` is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadInput(f"{name} is {value!r}, not a number")
+    if not low <= value <= high:
+        raise BadInput(f"{name} is {value:g}, outside {low:g} to {high:g}")

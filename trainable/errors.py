@@ -1,0 +1,61 @@
+"""Bad input: one line, exit status 2."""
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+
+class BadInput(ValueError):
+    """Something the user gave cannot be used. The message is one line: what is wrong, what would be right."""
+
+
+def lookup(table: Mapping, name: str, what: str):
+    """The entry `name` of a plug-in table.
+
+    Raises:
+        BadInput: `name` is not in the table; the message lists the known names.
+    """
+    if name not in table:
+        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(table)}")
+    return table[name]
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that complains in one line and takes no abbreviated flags."""
+
+    def __init__(self, **kwargs):
+        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise BadInput(f"{message}; --help lists the flags")
+
+
+def positive(kind: type, high: float = float("inf")) -> Callable[[str], float]:
+    """An argparse type: a number above 0 and at most `high`."""
+
+    def parse(text: str):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not 0 < value <= high or value == float("inf"):
+            noun = "a whole number" if kind is int else "a number"
+            limit = f" and at most {high:g}" if high < float("inf") else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} above 0{limit}")
+        return value
+
+    return parse
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command: BadInput becomes one line and status 2, Ctrl-C status 130."""
+    try:
+        status = main() or 0
+    except BadInput as wrong:
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(wrong).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        status = 130
+    sys.exit(status)

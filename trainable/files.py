@@ -1,0 +1,29 @@
+"""Files that are whole or absent."""
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+
+def write(path: Path, content: bytes | str) -> str:
+    """Write a file under a temporary name, sync it, rename it. Returns its SHA-256 in hex."""
+    data = content.encode() if isinstance(content, str) else content
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return hashlib.sha256(data).hexdigest()
+
+
+def write_json(path: Path, value) -> str:
+    return write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

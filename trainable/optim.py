@@ -1,0 +1,90 @@
+"""Optimisers, learning-rate schedules and the running average of the weights."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    make: Callable[..., torch.optim.Optimizer]  # (parameter groups, peak lr, momentum)
+    low: float  # the range of learning rates worth searching
+    high: float
+
+
+# AdamW decouples weight decay from the gradient: Loshchilov and Hutter, arXiv:1711.05101. NAdam: Dozat 2016.
+OPTIMIZERS = {
+    "sgd": Optimizer(lambda p, lr, m: torch.optim.SGD(p, lr, momentum=m, nesterov=m > 0), 0.01, 0.5),
+    "adamw": Optimizer(lambda p, lr, m: torch.optim.AdamW(p, lr, betas=(m, 0.999), fused=True), 5e-4, 1e-2),
+    "nadam": Optimizer(lambda p, lr, m: torch.optim.NAdam(p, lr, betas=(m, 0.999), decoupled_weight_decay=True), 5e-4, 1e-2),
+    "rmsprop": Optimizer(lambda p, lr, m: torch.optim.RMSprop(p, lr, alpha=0.99, momentum=m), 1e-4, 3e-3),
+}
+
+
+def make_optimizer(name: str, network: nn.Module, lr: float, momentum: float, weight_decay: float):
+    """The optimiser `name`; kernels and matrices decay, biases and normalisation do not (arXiv:1812.01187, 3.1)."""
+    decaying = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return OPTIMIZERS[name].make([group for group in groups if group["params"]], lr, momentum)
+
+
+def _warm(schedule: Callable[[float], float]) -> Callable[[float, float], float]:
+    """A linear rise over the share `warmup` of the training, then `schedule` over the rest."""
+
+    def factor(t: float, warmup: float) -> float:
+        return t / warmup if t < warmup else schedule((t - warmup) / max(1e-9, 1 - warmup))
+
+    return factor
+
+
+def _onecycle(t: float, warmup: float) -> float:
+    """Cosine up from 1/25, cosine down to 1e-4 of the start: Smith and Topin, arXiv:1708.07120, as in torch's OneCycleLR."""
+    start, end = 1 / 25, 1 / 25 / 1e4
+    if t < warmup:
+        return 1 + (start - 1) * (1 + math.cos(math.pi * t / warmup)) / 2
+    return end + (1 - end) * (1 + math.cos(math.pi * (t - warmup) / max(1e-9, 1 - warmup))) / 2
+
+
+# Each is a pure function (progress in [0, 1], warm-up share) -> factor on the peak learning rate.
+LR_SCHEDULES: dict[str, Callable[[float, float], float]] = {
+    "constant": lambda t, warmup: 1.0,
+    "step": lambda t, warmup: 0.1 ** ((t >= 0.5) + (t >= 0.75)),
+    "exponential": lambda t, warmup: 0.01**t,
+    "cosine": _warm(lambda t: (1 + math.cos(math.pi * t)) / 2),
+    "linear": _warm(lambda t: 1 - t),
+    "onecycle": _onecycle,
+}
+
+
+class Average:
+    """The exponential running average of a network's weights and buffers.
+
+    The decay warms up as min(decay, (1 + n) / (10 + n)): without it BatchNorm's statistics stay near their
+    initial values for hundreds of steps and the averaged network is useless until then.
+    """
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay = decay
+        self.steps = 0
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self._pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+
+    @torch.no_grad()
+    def update(self):
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        floats = [(mine, theirs) for mine, theirs in self._pairs if mine.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
+        for mine, theirs in self._pairs:
+            if not mine.is_floating_point():
+                mine.copy_(theirs)
+
+
+def _tensors(network: nn.Module) -> Iterable[Tensor]:
+    yield from network.parameters()
+    yield from network.buffers()

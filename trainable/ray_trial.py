@@ -1,0 +1,99 @@
+"""fit() as a Ray Tune Trainable: the one file of this room that imports Ray."""
+
+import json
+import os
+import time
+import traceback
+
+import numpy as np
+import ray
+import safetensors.numpy
+import torch
+from ray import tune
+
+from trainable import saved, scores
+from trainable.config import TrialConfig
+from trainable.datasets.container import Dataset
+from trainable.fit import fit, predict
+
+BEAT = 0.5  # seconds between two questions to the keeper whether the search is over
+PROBS = "probs.safetensors"
+
+
+class RayTrial(tune.Trainable):
+    """One trial; an actor serves one after the other. A step trains up to the next rung and evaluates on val.
+
+    What goes wrong in a trial comes back as the result `failed`: the actor lives on, and the reason is not lost.
+    """
+
+    def setup(self, config: dict, data: Dataset, keeper, rungs: list[float], threads: int):
+        torch.set_num_threads(threads)
+        self.data, self.keeper, self.rungs = data, keeper, rungs
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict) -> bool:
+        self.number, self.flat = new_config["number"], new_config["config"]
+        self.run, self.rung = None, 0
+        self.train_s = self.eval_s = 0.0
+        return True
+
+    def step(self) -> dict:
+        try:
+            return self._to_next_rung()
+        except Exception as wrong:
+            where = traceback.extract_tb(wrong.__traceback__)[-1]
+            reason = f"{type(wrong).__name__}: {wrong} ({os.path.basename(where.filename)}:{where.lineno})"
+            self.run = None
+            return {"failed": reason, "train_s": self.train_s, "eval_s": self.eval_s}
+
+    def _to_next_rung(self) -> dict:
+        if self.run is None:
+            self.config = TrialConfig.from_flat(self.flat)
+            self.run = fit(self.config, self.data)
+        interrupted = ray.get(self.keeper.is_over.remote())
+        if interrupted and not self.train_s:
+            return {"interrupted": True, "budget": 0.0}
+        losses, beat = [], time.monotonic()
+        while not interrupted:
+            began = time.monotonic()
+            metrics, state = next(self.run)
+            self.state = state
+            losses.append(metrics["loss"])
+            now = time.monotonic()
+            self.train_s += now - began
+            if state.step == state.steps_at(self.rungs[self.rung]):
+                break
+            if now - beat > BEAT:
+                beat, interrupted = now, ray.get(self.keeper.is_over.remote())
+        return self._evaluate(losses, interrupted)
+
+    def _evaluate(self, losses: list[torch.Tensor], interrupted: bool) -> dict:
+        state, val = self.state, self.data.val
+        began = time.monotonic()
+        logits = predict(state.best_network, val, state.plan)
+        if not np.isfinite(logits).all():
+            raise FloatingPointError(f"the network answers NaN or infinity after {state.budget:.2f} epochs")
+        temperature = scores.best_temperature(logits, val.labels)
+        probs = scores.softmax(logits, temperature)
+        metrics = {
+            "budget": state.budget,
+            "val_loss": scores.cross_entropy(probs, val.labels),
+            "val_error": scores.errors(probs, val.labels) / len(val),
+            "temperature": temperature,
+        }
+        if losses:
+            metrics["train_loss"] = torch.stack(losses).mean().item()
+        self.eval_s += time.monotonic() - began
+        files = self._hand_over(metrics, probs)
+        self.rung += 1
+        weights = sum(p.numel() for p in state.network.parameters())
+        times = {"train_s": self.train_s, "eval_s": self.eval_s}
+        return {**metrics, **times, "weights": weights, "interrupted": interrupted, "files": json.dumps(files)}
+
+    def _hand_over(self, metrics: dict, probs: np.ndarray) -> dict[str, str]:
+        """Give the network to the keeper if it is among the best: their names and digests, written before told."""
+        if not ray.get(self.keeper.wants.remote(self.number, metrics["val_loss"])):
+            return {}
+        files = saved.pack(self.config, self.data, self.state.best_network, metrics)
+        files[PROBS] = safetensors.numpy.save({"val": probs.astype(np.float32)})
+        return ray.get(self.keeper.keep.remote(self.number, metrics["val_loss"], files))

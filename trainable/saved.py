@@ -1,0 +1,75 @@
+"""A network on disk: `model.safetensors` and `config.json`, nothing that runs code when it is read."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import nn
+
+from trainable.archs import build_network
+from trainable.config import TrialConfig
+from trainable.errors import BadInput
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The shape of the problem a network was built for."""
+
+    dataset: str
+    in_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+    mean: list[float]
+    std: list[float]
+
+
+def pack(config: TrialConfig, data, network: nn.Module, scores: dict) -> dict[str, bytes]:
+    """The files of a saved network, by name. `data` is a Dataset or a Problem; `scores` are kept beside it."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+    about = {
+        "config": config.flat(),
+        "problem": {
+            "dataset": getattr(data, "dataset", None) or data.name,
+            "in_shape": list(data.in_shape),
+            "classes": list(data.classes),
+            "mean": data.mean,
+            "std": data.std,
+        },
+        "scores": scores,
+        "torch": torch.__version__,
+    }
+    return {
+        CONFIG: (json.dumps(about, indent=2, ensure_ascii=False) + "\n").encode(),
+        WEIGHTS: safetensors.torch.save(tensors),
+    }
+
+
+def unpack(files: dict[str, bytes]) -> tuple[nn.Module, TrialConfig, Problem]:
+    """The inverse of `pack`: the network on the CPU, in eval mode.
+
+    Raises:
+        BadInput: a file is cut short, or the weights are another network's.
+    """
+    try:
+        about = json.loads(files[CONFIG])
+        problem = Problem(**{**about["problem"], "in_shape": tuple(about["problem"]["in_shape"])})
+        config = TrialConfig.from_flat(about["config"])
+        network = build_network(config, problem)
+        network.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
+    except (json.JSONDecodeError, KeyError, TypeError) as wrong:
+        raise BadInput(f"{CONFIG} is not a saved network's: {wrong!r}") from wrong
+    except (safetensors.SafetensorError, RuntimeError) as wrong:
+        raise BadInput(f"{WEIGHTS} does not fit {CONFIG}: {str(wrong).splitlines()[0]}") from wrong
+    return network.eval(), config, problem
+
+
+def load(folder: Path) -> tuple[nn.Module, TrialConfig, Problem]:
+    """The network saved in `folder`; raises BadInput as `unpack` does, and where a file is missing."""
+    try:
+        return unpack({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)})
+    except OSError as missing:
+        raise BadInput(f"{folder} holds no saved network: {missing.strerror}: {missing.filename}") from missing
