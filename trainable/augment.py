@@ -83,12 +83,12 @@ def erasing(images: Tensor, probability: float, generator: Generator) -> Tensor:
 
 
 AUGMENTS = {
-    "rotation": Augment("affine", rotation, 12.0, 30.0),  # degrees
-    "shift": Augment("affine", shift, 0.09, 0.2),  # share of the side
-    "scale": Augment("affine", scale, 0.12, 0.3),  # share
-    "shear": Augment("affine", shear, 0.15, 0.4),  # slope
-    "elastic": Augment("field", elastic, 0.1, 0.3),  # half sides
-    "erasing": Augment("pixels", erasing, 0.0, 0.5),  # probability
+    "rotation": Augment("affine", rotation, 12.0, 25.0),  # degrees
+    "shift": Augment("affine", shift, 0.09, 0.15),  # share of the side
+    "scale": Augment("affine", scale, 0.12, 0.25),  # share
+    "shear": Augment("affine", shear, 0.15, 0.3),  # slope
+    "elastic": Augment("field", elastic, 0.1, 0.2),  # half sides
+    "erasing": Augment("pixels", erasing, 0.0, 0.3),  # probability
 }
 
 

@@ -42,9 +42,9 @@ class TrialConfig:
         for name, strength in self.augment.items():
             check(f"augment.{name}", strength, 0, lookup(AUGMENTS, name, "augmentation").high)
         check("epochs", self.epochs, 1e-6, 1e5)
-        check("batch_size", self.batch_size, 1, 1 << 20)
+        check("batch_size", self.batch_size, 1, 1 << 20, whole=True)
         check("lr", self.lr, 0, 1e3)
-        check("seed", self.seed, 0, 2**63 - 1)
+        check("seed", self.seed, 0, 2**63 - 1, whole=True)
         for name in ("momentum", "weight_decay", "warmup", "label_smoothing", "average"):
             check(name, getattr(self, name), 0, 1)
 
@@ -80,9 +80,11 @@ class TrialConfig:
         return cls(**given, knobs=knobs, **({"augment": augment} if augment else {}))
 
 
-def check(name: str, value: float, low: float, high: float):
-    """Raises BadInput unless `value` is a number in [low, high]."""
+def check(name: str, value: float, low: float, high: float, whole: bool = False):
+    """Raises BadInput unless `value` is a number, or a whole one, in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise BadInput(f"{name} is {value!r}, not a number")
+    if whole and not isinstance(value, int):
+        raise BadInput(f"{name} is {value!r}, not a whole number")
     if not low <= value <= high:
         raise BadInput(f"{name} is {value:g}, outside {low:g} to {high:g}")

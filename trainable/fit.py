@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from trainable import engine
+from trainable import engine, scores
 from trainable.archs import build_network
 from trainable.augment import augment
 from trainable.config import TrialConfig
@@ -116,3 +116,26 @@ def predict(network: nn.Module, split: Split, plan: engine.Plan, batch: int = 51
             out.append(network(x.contiguous(memory_format=torch.channels_last)).float().cpu())
     network.train(training)
     return torch.cat(out).numpy()
+
+
+def evaluate(state: State, split: Split) -> tuple[dict, np.ndarray]:
+    """The present network on a labelled split: its metrics, and its calibrated probabilities [n, classes].
+
+    The metrics are `budget` (epochs), `val_loss` (cross-entropy at the best temperature), `val_error` (share) and
+    that `temperature`.
+
+    Raises:
+        FloatingPointError: the network answers NaN or infinity.
+    """
+    logits = predict(state.best_network, split, state.plan)
+    if not np.isfinite(logits).all():
+        raise FloatingPointError(f"the network answers NaN or infinity after {state.budget:.2f} epochs")
+    temperature = scores.best_temperature(logits, split.labels)
+    probs = scores.softmax(logits, temperature)
+    metrics = {
+        "budget": state.budget,
+        "val_loss": scores.cross_entropy(probs, split.labels),
+        "val_error": scores.errors(probs, split.labels) / len(split),
+        "temperature": temperature,
+    }
+    return metrics, probs

@@ -18,10 +18,10 @@ class Optimizer:
 
 # AdamW decouples weight decay from the gradient: Loshchilov and Hutter, arXiv:1711.05101. NAdam: Dozat 2016.
 OPTIMIZERS = {
-    "sgd": Optimizer(lambda p, lr, m: torch.optim.SGD(p, lr, momentum=m, nesterov=m > 0), 0.01, 0.5),
-    "adamw": Optimizer(lambda p, lr, m: torch.optim.AdamW(p, lr, betas=(m, 0.999), fused=True), 5e-4, 1e-2),
-    "nadam": Optimizer(lambda p, lr, m: torch.optim.NAdam(p, lr, betas=(m, 0.999), decoupled_weight_decay=True), 5e-4, 1e-2),
-    "rmsprop": Optimizer(lambda p, lr, m: torch.optim.RMSprop(p, lr, alpha=0.99, momentum=m), 1e-4, 3e-3),
+    "sgd": Optimizer(lambda p, lr, m: torch.optim.SGD(p, lr, momentum=m, nesterov=m > 0), 0.02, 0.3),
+    "adamw": Optimizer(lambda p, lr, m: torch.optim.AdamW(p, lr, betas=(m, 0.999), fused=True), 1e-3, 1e-2),
+    "nadam": Optimizer(lambda p, lr, m: torch.optim.NAdam(p, lr, betas=(m, 0.999), decoupled_weight_decay=True), 1e-3, 1e-2),
+    "rmsprop": Optimizer(lambda p, lr, m: torch.optim.RMSprop(p, lr, alpha=0.99, momentum=m), 2e-4, 3e-3),
 }
 
 

@@ -11,10 +11,10 @@ import safetensors.numpy
 import torch
 from ray import tune
 
-from trainable import saved, scores
+from trainable import saved
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset
-from trainable.fit import fit, predict
+from trainable.fit import evaluate, fit
 
 BEAT = 0.5  # seconds between two questions to the keeper whether the search is over
 PROBS = "probs.safetensors"
@@ -68,25 +68,14 @@ class RayTrial(tune.Trainable):
         return self._evaluate(losses, interrupted)
 
     def _evaluate(self, losses: list[torch.Tensor], interrupted: bool) -> dict:
-        state, val = self.state, self.data.val
         began = time.monotonic()
-        logits = predict(state.best_network, val, state.plan)
-        if not np.isfinite(logits).all():
-            raise FloatingPointError(f"the network answers NaN or infinity after {state.budget:.2f} epochs")
-        temperature = scores.best_temperature(logits, val.labels)
-        probs = scores.softmax(logits, temperature)
-        metrics = {
-            "budget": state.budget,
-            "val_loss": scores.cross_entropy(probs, val.labels),
-            "val_error": scores.errors(probs, val.labels) / len(val),
-            "temperature": temperature,
-        }
+        metrics, probs = evaluate(self.state, self.data.val)
         if losses:
             metrics["train_loss"] = torch.stack(losses).mean().item()
         self.eval_s += time.monotonic() - began
         files = self._hand_over(metrics, probs)
         self.rung += 1
-        weights = sum(p.numel() for p in state.network.parameters())
+        weights = sum(p.numel() for p in self.state.network.parameters())
         times = {"train_s": self.train_s, "eval_s": self.eval_s}
         return {**metrics, **times, "weights": weights, "interrupted": interrupted, "files": json.dumps(files)}
 

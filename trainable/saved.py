@@ -56,10 +56,16 @@ def unpack(files: dict[str, bytes]) -> tuple[nn.Module, TrialConfig, Problem]:
     """
     try:
         about = json.loads(files[CONFIG])
-        problem = Problem(**{**about["problem"], "in_shape": tuple(about["problem"]["in_shape"])})
+        lists = {name: tuple(about["problem"][name]) for name in ("in_shape", "classes")}
+        problem = Problem(**{**about["problem"], **lists})
         config = TrialConfig.from_flat(about["config"])
         network = build_network(config, problem)
-        network.load_state_dict(safetensors.torch.load(files[WEIGHTS]))
+        weights = safetensors.torch.load(files[WEIGHTS])
+        own = network.state_dict()
+        if weights.keys() != own.keys():
+            raise RuntimeError(f"it has {len(weights)} tensors, not the {len(own)} of this network")
+        own.update(weights)  # and not `weights` alone: mnasnet reads the version that only a state_dict() carries
+        network.load_state_dict(own)
     except (json.JSONDecodeError, KeyError, TypeError) as wrong:
         raise BadInput(f"{CONFIG} is not a saved network's: {wrong!r}") from wrong
     except (safetensors.SafetensorError, RuntimeError) as wrong:

@@ -46,3 +46,12 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
             break
         scale = step
     return 1 / scale
+
+
+def interval(errors: int, images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an error rate."""
+    z = 1.96
+    share, spread = errors / images, z * z / images
+    middle = (share + spread / 2) / (1 + spread)
+    half = z * (share * (1 - share) / images + spread / images / 4) ** 0.5 / (1 + spread)
+    return max(0.0, middle - half), min(1.0, middle + half)

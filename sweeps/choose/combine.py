@@ -59,7 +59,8 @@ def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tup
 
     bests = []
     for method in methods:
-        sizes = [1] if method == "best" else range(1, len(probs) + 1)
+        # One network is no ensemble: `best` stands for it.
+        sizes = [1] if method == "best" or len(probs) == 1 else range(2, len(probs) + 1)
         bests.append(min((_score(method, size, probs, labels) for size in sizes), key=merit))
     return min(bests, key=merit), bests
 

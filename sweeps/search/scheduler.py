@@ -12,10 +12,10 @@ class Verdict:
 class Asha:
     """Stopping ASHA: at each rung the best 1/eta of all that ever reached it go on (Li et al., arXiv:1810.05934).
 
-    While fewer than eta have reached a rung, only a new best goes on. Lower is better.
+    While fewer than eta have reached a rung, there is nobody to compare with and everyone goes on. Lower is better.
     """
 
-    def __init__(self, eta: int):
+    def __init__(self, eta: int = 3):
         self.eta = eta
         self.seen: dict[int, list[float]] = {}
 
@@ -23,19 +23,16 @@ class Asha:
         seen = self.seen.setdefault(rung, [])
         better = sum(other < value for other in seen)
         seen.append(value)
-        places = max(1, len(seen) // self.eta)
         place = f"place {better + 1} of {len(seen)} at rung {rung + 1}"
-        if better < places:
+        places = len(seen) // self.eta
+        if not places or better < places:
             return Verdict(True, place)
         cut = sorted(seen)[places - 1]
-        return Verdict(False, f"{place}, the best {places} go on: {value:.4f} against {cut:.4f}")
+        return Verdict(False, f"{place}, {places} go on: {value:.4f} against {cut:.4f}")
 
 
 class Never:
     """Every trial trains to the end."""
-
-    def __init__(self, eta: int):
-        pass
 
     def judge(self, rung: int, value: float) -> Verdict:
         return Verdict(True, "no trial is stopped")
@@ -44,6 +41,6 @@ class Never:
 SCHEDULERS = {"asha": Asha, "none": Never}
 
 
-def rungs(max_epochs: float, eta: int, count: int = 3) -> list[float]:
+def rungs(max_epochs: float, count: int = 3, spacing: float = 4.0) -> list[float]:
     """The budgets, in epochs, at which trials are compared; the last is the whole training."""
-    return [max_epochs / eta**k for k in reversed(range(count))]
+    return [max_epochs / spacing**k for k in reversed(range(count))]

@@ -10,7 +10,8 @@ from trainable.augment import AUGMENTS
 from trainable.errors import BadInput, lookup
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
-# Where every search begins: one trial an architecture with this recipe. Parameters are named as in `recipe_space`.
+# Where every search begins: this recipe on each architecture, and on a second network of the first one. Parameters
+# are named as in `recipe_space`; what is absent is drawn.
 START = {
     "batch_size": 128,
     "optimizer": "adamw",
@@ -21,8 +22,9 @@ START = {
     "label_smoothing": 0.05,
     "average": 0.998,
     **{f"augment.{name}": a.default for name, a in AUGMENTS.items()},
+    **{f"convnet.{knob}": value for knob, value in ARCHS["convnet"].DEFAULTS.items()},
 }
-START_CONVNET = {f"convnet.{knob}": value for knob, value in ARCHS["convnet"].DEFAULTS.items()}
+SECOND = {"convnet.block": "plain", "adamw.lr": 6e-3}
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
         knobs = archs[arch](trial)
         return {"arch": arch, **{f"{arch}.{knob}": value for knob, value in knobs.items()}, **recipe_space(trial)}
 
-    return Space(draw, tuple({"arch": arch, **START, **START_CONVNET} for arch in archs))
+    first, *others = archs
+    starts = [{"arch": first, **START}, {"arch": first, **START, **SECOND}, *({"arch": arch, **START} for arch in others)]
+    return Space(draw, tuple(starts))
 
 
 def _small_convnet(trial) -> dict:

@@ -3,6 +3,7 @@
 It never stops a sweep: when MLflow fails, it says so once and gives up. The record has everything.
 """
 
+import logging
 import os
 import queue
 import threading
@@ -51,6 +52,8 @@ class Tracker:
         # Imported here: it takes seconds, and the search need not wait for them.
         from mlflow import MlflowClient
 
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         self.client = MlflowClient(self.uri)
         found = self.client.get_experiment_by_name(self.experiment)
         self.home = found.experiment_id if found else self.client.create_experiment(self.experiment)

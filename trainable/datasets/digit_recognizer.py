@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +105,7 @@ def _unzip(path: Path) -> tuple[io.BytesIO, io.BytesIO]:
             return files[0], files[1]
     except KeyError as missing:
         raise BadInput(f"{path} has no train.csv and test.csv in it: {missing.args[0]}") from missing
-    except (zipfile.BadZipFile, EOFError, OSError) as wrong:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as wrong:  # RuntimeError: with a password
         raise BadInput(f"{path} is not a whole zip file ({wrong}); download it again") from wrong
 
 

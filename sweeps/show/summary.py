@@ -1,0 +1,81 @@
+"""The last lines of a sweep: what was tried, what came out, where it lies."""
+
+from pathlib import Path
+
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from trainable.scores import interval
+
+
+def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: dict[str, int]):
+    """Print the tables of a finished sweep. `images`: how many each split has."""
+    console.print(_families(trials, images["val"]))
+    console.print(_best_trials(trials, images["val"]))
+    console.print(_ensembles(ensemble, images["val"]))
+    test = ensemble["test"]
+    if test:
+        low, high = interval(test["errors"], test["images"])
+        console.print(
+            f"Test, never used to choose: [bold]{1 - test['error']:.2%}[/bold] right, {test['errors']} errors of "
+            f"{test['images']:,} (95 % interval {1 - high:.2%} to {1 - low:.2%}).",
+            highlight=False,
+        )
+    console.print(f"A prediction takes {ensemble['ms_per_image']:.2f} ms an image.", highlight=False)
+
+
+def _families(trials: pd.DataFrame, images: int) -> Table:
+    table = Table(title=f"What was tried; errors on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("family")
+    for name in ("trials", "complete", "stopped", "interrupted", "failed", "best error", "minutes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    by_family = trials.assign(seconds=trials["train_s"] + trials["eval_s"]).groupby("family")
+    for family, rows in sorted(by_family, key=lambda item: (item[1]["val_error"].isna().all(), item[1]["val_error"].min())):
+        counts = [str((rows["state"] == s).sum()) for s in ("complete", "stopped", "interrupted", "failed")]
+        table.add_row(family, str(len(rows)), *counts, _percent(rows["val_error"].min()), f"{rows['seconds'].sum() / 60:.1f}")
+    return table
+
+
+def _best_trials(trials: pd.DataFrame, images: int) -> Table:
+    table = Table(title=f"The best trials, by loss (cross-entropy) on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("trial", "epochs", "error", "loss", "weights"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in ("architecture", "optimizer", "lr_schedule"):
+        table.add_column(name, no_wrap=True)
+    for _, t in trials.dropna(subset=["val_loss"]).nsmallest(8, "val_loss").iterrows():
+        table.add_row(
+            str(t["trial"]), f"{t['budget']:.1f}", _percent(t["val_error"]), f"{t['val_loss']:.4f}", f"{t['weights'] / 1e6:.2f} M",
+            t["arch"], f"{t['optimizer']} {t['lr']:.2g}", t["lr_schedule"],
+        )  # fmt: skip
+    return table
+
+
+def _ensembles(ensemble: dict, images: int) -> Table:
+    table = Table(title=f"Ensembles, on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("method")
+    for name in ("members", "errors", "error", "loss"):
+        table.add_column(name, justify="right")
+    single = ensemble["best_single"]
+    rows = [(name, m["members"], m["val"]) for name, m in ensemble["methods"].items()]
+    rows.append((f"fewest errors: trial {single['trial']} {single['arch']}", 1, single["val"]))
+    for name, members, val in rows:
+        mark = "[bold]" if name == ensemble["method"] else ""
+        label = f"{mark}{name}, chosen" if mark else name
+        table.add_row(label, str(members), str(val["errors"]), _percent(val["error"]), f"{val['loss']:.4f}")
+    return table
+
+
+def _percent(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.2%}"
+
+
+def next_commands(console: Console, folder: Path, written: list[str], commands: list[str]):
+    """Name the files and the next commands."""
+    console.print(f"\nIn {folder}:", highlight=False, soft_wrap=True)
+    for name in written:
+        console.print(f"  {name}", highlight=False, soft_wrap=True)
+    console.print("Next:", highlight=False)
+    for command in commands:
+        console.print(f"  {command}", highlight=False, soft_wrap=True)

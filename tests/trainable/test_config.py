@@ -1,0 +1,45 @@
+import optuna
+import pytest
+
+from sweeps.search.space import SPACES
+from trainable.archs import ARCHS
+from trainable.config import TrialConfig
+from trainable.errors import BadInput
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_flat_round_trip(arch):
+    config = TrialConfig(arch=arch, knobs=ARCHS[arch].DEFAULTS, augment={"rotation": 3.0})
+    flat = config.flat()
+    assert all(isinstance(value, str | int | float) for value in flat.values())
+    assert TrialConfig.from_flat(flat) == config
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_drawn_configurations_round_trip(space):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for _ in range(60):
+        config = TrialConfig.from_flat(SPACES[space].draw(study.ask()))
+        assert TrialConfig.from_flat(config.flat()) == config
+
+
+@pytest.mark.parametrize(
+    ("flat", "says"),
+    [
+        ({"archh": "convnet"}, "unknown key 'archh'.*known: arch,.*convnet.width"),
+        ({"resnet18.stem_stride": 2}, "unknown key 'resnet18.stem_stride'"),
+        ({"arch": "vgg99"}, "unknown architecture 'vgg99'; known: convnet, resnet18"),
+        ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; known: sgd, adamw"),
+        ({"lr_schedule": "zigzag"}, "unknown lr_schedule 'zigzag'; known: constant"),
+        ({"augment.blur": 1.0}, "unknown key 'augment.blur'.*augment.rotation"),
+        ({"augment.rotation": 400.0}, "augment.rotation is 400, outside 0 to 25"),
+        ({"lr": -1.0}, "lr is -1, outside 0 to 1000"),
+        ({"lr": float("nan")}, "lr is nan, not a number"),
+        ({"epochs": "many"}, "epochs is 'many', not a number"),
+        ({"batch_size": 0}, "batch_size is 0, outside 1"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, not a whole number"),
+    ],
+)
+def test_bad_configurations(flat, says):
+    with pytest.raises(BadInput, match=says):
+        TrialConfig.from_flat(flat)
