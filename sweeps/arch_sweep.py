@@ -1,8 +1,8 @@
 """Search architectures, optimisers, learning-rate schedules and augmentation together; combine the best.
 
-    python sweeps/arch_sweep.py                     the best in half an hour
-    python sweeps/arch_sweep.py --quick             a few minutes on two cores
-    python sweeps/arch_sweep.py --dataset digit-recognizer --time-budget 2h
+python sweeps/arch_sweep.py                     the best in half an hour
+python sweeps/arch_sweep.py --quick             a few minutes on two cores
+python sweeps/arch_sweep.py --dataset digit-recognizer --time-budget 2h
 """
 
 import platform
@@ -20,11 +20,12 @@ from rich.console import Console
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
 from sweeps.search import launch
+from sweeps.search.find_space import find_space
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record
 from sweeps.search.scheduler import SCHEDULERS, rungs
 from sweeps.search.searcher import METRICS, SEARCHERS, Search
-from sweeps.search.space import SPACES, find_space
+from sweeps.search.space import SPACES
 from sweeps.show import summary, views
 from sweeps.show.tracking import Tracker
 from trainable import files
@@ -34,6 +35,7 @@ from trainable.errors import BadInput, Parser, lookup, positive, run
 ROOT = Path(__file__).resolve().parents[1]
 QUICK = {"dataset": "digits-sample", "space": "quick", "time_budget": "7m", "max_epochs": 10.0}
 DEFAULTS = {"space": "default", "max_epochs": 10.0}
+VERSIONS = ("ray", "torch", "torchvision", "optuna")
 WRITTEN = {
     "sweep.json": "what was asked, of which data, with which versions",
     "record.db": "the record: every trial, every rung",
@@ -51,14 +53,13 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=120)
     data = load(args.dataset)
     space, budgets = find_space(args.space), rungs(args.max_epochs)
-    folder, sweep = new_folder(args), {}
-    sweep |= about(args, data)
-    files.write_json(folder / "sweep.json", sweep)
     say = lambda text: console.print(text, highlight=False, soft_wrap=True)  # noqa: E731
-    say(f"Sweep {folder.name} on {args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} to choose.")
 
     ending = launch.Ending(None if args.time_budget is None else max(1.0, args.time_budget - (time.monotonic() - began)))
     with launch.cluster(args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent) as places:
+        folder, sweep = new_folder(args), about(args, data)
+        files.write_json(folder / "sweep.json", sweep)
+        say(f"Sweep {folder.name} on {args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} val.")
         say(f"{places.slots} trials at a time on {places.device}; compared at {', '.join(f'{b:g}' for b in budgets)} epochs.")
         uri = f"sqlite:///{args.results / 'mlflow.db'}"
         tracker = Tracker(uri, args.dataset, folder.name, flat_about(sweep), lambda line: say(f"[yellow]{line}[/yellow]"))
@@ -113,7 +114,9 @@ def parse(arguments: list[str]) -> Namespace:
     p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best on val)")
     p.add_argument("--concurrent", type=positive(int), help="trials at a time (default: fill the cluster)")
     p.add_argument("--cpus-per-trial", type=positive(int), default=1, help="processors, and threads, a trial")
-    p.add_argument("--gpus-per-trial", type=positive(float), help=f"share of a GPU (default: {launch.GPU_SHARE} if there are any)")
+    p.add_argument(
+        "--gpus-per-trial", type=positive(float), help=f"share of a GPU (default: {launch.GPU_SHARE} if there are any)"
+    )
     p.add_argument("--address", help="an existing Ray cluster (default: start one here)")
     p.add_argument("--quick", action="store_true", help=f"a few minutes on two cores: {QUICK}".replace("'", ""))
     p.add_argument("--results", default=str(ROOT / "results"), help="where sweeps lie")
@@ -168,15 +171,15 @@ def new_folder(args: Namespace) -> Path:
 def about(args: Namespace, data) -> dict:
     """What sweep.json says."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    images = {name: len(getattr(data, name)) for name in ("train", "val", "test", "unlabelled")}
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": ["python", "sweeps/arch_sweep.py", *sys.argv[1:]],
         "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
-        "data": {"fingerprint": data.fingerprint, "train": len(data.train), "val": len(data.val), "test": len(data.test),
-                 "unlabelled": len(data.unlabelled)},
+        "data": {"fingerprint": data.fingerprint, "images": images},
         "commit": commit.stdout.strip() or None,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("ray", "torch", "torchvision", "optuna")}},
-    }  # fmt: skip
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+    }
 
 
 def flat_about(sweep: dict) -> dict:

@@ -1,12 +1,11 @@
 """TrialConfig: the one description of a trial, from the sampler through the loop into the record."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
-from trainable.errors import BadInput, lookup
+from trainable.errors import BadInput, check, lookup
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
 
@@ -78,13 +77,3 @@ class TrialConfig:
         knobs = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith(f"{arch}.")}
         augment = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith("augment.")}
         return cls(**given, knobs=knobs, **({"augment": augment} if augment else {}))
-
-
-def check(name: str, value: float, low: float, high: float, whole: bool = False):
-    """Raises BadInput unless `value` is a number, or a whole one, in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadInput(f"{name} is {value!r}, not a number")
-    if whole and not isinstance(value, int):
-        raise BadInput(f"{name} is {value!r}, not a whole number")
-    if not low <= value <= high:
-        raise BadInput(f"{name} is {value:g}, outside {low:g} to {high:g}")

@@ -1,6 +1,7 @@
 """Bad input: one line, exit status 2."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import NoReturn
@@ -17,8 +18,18 @@ def lookup(table: Mapping, name: str, what: str):
         BadInput: `name` is not in the table; the message lists the known names.
     """
     if name not in table:
-        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(table)}")
+        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(map(str, table))}")
     return table[name]
+
+
+def check(name: str, value: float, low: float, high: float, whole: bool = False):
+    """Raises BadInput unless `value` is a number, or a whole one, in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadInput(f"{name} is {value!r}, not a number")
+    if whole and not isinstance(value, int):
+        raise BadInput(f"{name} is {value!r}, not a whole number")
+    if not low <= value <= high:
+        raise BadInput(f"{name} is {value:g}, outside {low:g} to {high:g}")
 
 
 class Parser(argparse.ArgumentParser):

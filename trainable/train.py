@@ -1,7 +1,7 @@
 """Train one network by itself, without Ray, and save it.
 
-    python trainable/train.py --arch resnet18 --epochs 0.2
-    python trainable/train.py --set convnet.width=32 --set lr=0.002 --set augment.rotation=15
+python trainable/train.py --arch resnet18 --epochs 0.2
+python trainable/train.py --set convnet.width=32 --set lr=0.002 --set augment.rotation=15
 """
 
 import json
@@ -30,18 +30,24 @@ def main():
 
     began = time.monotonic()
     steps = fit(config, data)
-    with tqdm(total=config.epochs, unit="epoch", bar_format="{l_bar}{bar}| {n:.2f}/{total:g} epochs [{elapsed}<{remaining}{postfix}]") as bar:
+    with tqdm(
+        total=config.epochs, unit="epoch", bar_format="{l_bar}{bar}| {n:.2f}/{total:g} epochs [{elapsed}<{remaining}{postfix}]"
+    ) as bar:
         for metrics, state in steps:
             bar.update(round(metrics["budget"], 3) - bar.n)
             if state.step % 10 == 0:
                 bar.set_postfix_str(f"loss {metrics['loss']:.3f}", refresh=False)
             if state.step == state.total_steps or state.step % state.steps_per_epoch == 0:
                 report, _ = evaluate(state, data.val)
-                bar.write(f"epoch {report['budget']:6.2f}  val error {report['val_error']:.2%}  val loss {report['val_loss']:.4f}")
+                bar.write(
+                    f"epoch {report['budget']:6.2f}  val error {report['val_error']:.2%}  val loss {report['val_loss']:.4f}"
+                )
 
     report |= {"seconds": round(time.monotonic() - began, 1)}
     if len(data.test):
-        report["test_error"] = scores.errors(predict(state.best_network, data.test, state.plan), data.test.labels) / len(data.test)
+        report["test_error"] = scores.errors(predict(state.best_network, data.test, state.plan), data.test.labels) / len(
+            data.test
+        )
         print(f"test error {report['test_error']:.2%} of {len(data.test):,}, never used to choose")
     for name, content in saved.pack(config, data, state.best_network, report).items():
         files.write(args.out / name, content)

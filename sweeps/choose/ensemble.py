@@ -27,7 +27,9 @@ def combine(folder: Path, data: Dataset, methods: list[str], cpus: int, gpus: fl
     single = min(members, key=lambda m: (scores.errors(m.val, data.val.labels), m.metrics["val_loss"]))
     about = {
         "method": choice.method,
-        "members": [{**_about(m, data), "weight": 1 / len(chosen), "ms_per_image": t} for m, t in zip(chosen, times, strict=True)],
+        "members": [
+            {**_about(m, data), "weight": 1 / len(chosen), "ms_per_image": t} for m, t in zip(chosen, times, strict=True)
+        ],
         "val": _score(choice.errors, choice.loss, len(data.val)),
         "test": _test(combined["test"], data.test.labels) if "test" in splits else None,
         "ms_per_image": sum(times),

@@ -70,9 +70,6 @@ def _predict(contents: dict, temperature: float, splits: dict[str, Split], threa
     plan = engine.plan(network)
     plan.place(network)
     began = time.monotonic()
-    out = {
-        name: scores.softmax(predict(network, split, plan), temperature).astype(np.float32)
-        for name, split in splits.items()
-    }
+    out = {name: scores.softmax(predict(network, split, plan), temperature).astype(np.float32) for name, split in splits.items()}
     images = sum(len(split) for split in splits.values())
     return out, 1000 * (time.monotonic() - began) / max(1, images)

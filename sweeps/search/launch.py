@@ -140,9 +140,7 @@ def _fit(node: dict, cpus: int, gpus: float) -> int:
     return min(by_cpu, by_gpu)
 
 
-def run_search(
-    search: Search, data: Dataset, places: Places, ending: Ending, folder: Path, keep: int = 12, trainable=RayTrial
-):
+def run_search(search: Search, data: Dataset, places: Places, ending: Ending, folder: Path, keep: int = 12, trainable=RayTrial):
     """Run `search` to its end over the cluster; what trials hand over lies in `folder`/trials.
 
     Raises:

@@ -94,7 +94,8 @@ class Progress:
             return "starting the first trials"
         train, evaluate = (sum(column) for column in zip(*self.times.values(), strict=True))
         spent = max(self.slots * (self.heard - self.first), train + evaluate)
-        return f"training {train / spent:.0%}, evaluating {evaluate / spent:.0%}, under way or else {1 - (train + evaluate) / spent:.0%}"
+        rest = 1 - (train + evaluate) / spent
+        return f"training {train / spent:.0%}, evaluating {evaluate / spent:.0%}, under way or else {rest:.0%}"
 
     def _display(self) -> Group:
         with self.lock:
@@ -108,7 +109,11 @@ class Progress:
         shares = [1 - left / self.span] if self.span else []
         shares += [ended / self.trials] if self.trials else []
         bar = ProgressBar(total=1.0, completed=max(shares, default=0.0), width=60)
-        note = "ending: the running trials hand over what they have" if self.is_over() else "Ctrl-C ends the search and combines what there is"
+        note = (
+            "ending: the running trials hand over what they have"
+            if self.is_over()
+            else "Ctrl-C ends the search and combines what there is"
+        )
         return Group(bar, grid, Text(note, style="dim"))
 
     def _say(self, text: str):

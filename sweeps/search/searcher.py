@@ -22,6 +22,21 @@ SEARCHERS = {
 METRICS = ("val_loss", "val_error")
 
 
+def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
+    """Draw from a space; `fixed` are fields that are not its to choose.
+
+    Raises:
+        BadInput: the space raised, or returned something that is no TrialConfig.
+    """
+    try:
+        drawn = space.draw(trial)
+        if not isinstance(drawn, dict):
+            raise BadInput(f"returned {type(drawn).__name__}, not a dict")
+        return TrialConfig.from_flat({**drawn, **fixed})
+    except Exception as wrong:
+        raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+
+
 class Search:
     """The policy of a sweep, fed with results and asked for trials.
 
@@ -61,13 +76,7 @@ class Search:
         if self.is_over() or (self.trials is not None and len(self.study.trials) >= self.trials):
             return None
         trial = self.study.ask()
-        try:
-            drawn = self.space.draw(trial)
-            if not isinstance(drawn, dict):
-                raise BadInput(f"returned {type(drawn).__name__}, not a dict")
-            config = TrialConfig.from_flat({**drawn, "epochs": self.rungs[-1], "seed": self.seed + trial.number})
-        except Exception as wrong:
-            raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+        config = draw_config(self.space, trial, epochs=self.rungs[-1], seed=self.seed + trial.number)
         self._asked[trial.number] = trial
         self.record.trial_started(trial.number, config.flat(), trial.params)
         return trial.number, config.flat()

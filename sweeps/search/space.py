@@ -1,13 +1,10 @@
 """SPACES: what is searched. A space is a pure function of an Optuna trial: it returns a flat TrialConfig."""
 
-import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
-from trainable.errors import BadInput, lookup
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
 # Where every search begins: this recipe on each architecture, and on a second network of the first one. Parameters
@@ -88,25 +85,3 @@ SPACES = {
         }
     ),
 }
-
-
-def find_space(name: str) -> Space:
-    """A space by its name in SPACES, or `FILE.py:function`.
-
-    Raises:
-        BadInput: no such name, file or function.
-    """
-    path, colon, function = name.rpartition(":")
-    if not colon:
-        return lookup(SPACES, name, "space")
-    if not Path(path).is_file():
-        raise BadInput(f"unknown space {name!r}: no file {path}; known: {', '.join(SPACES)}, or FILE.py:function")
-    spec = importlib.util.spec_from_file_location("user_space", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as wrong:
-        raise BadInput(f"space {name!r}: {path} does not run: {type(wrong).__name__}: {wrong}") from wrong
-    if not callable(getattr(module, function, None)):
-        raise BadInput(f"space {name!r}: {path} has no function {function}")
-    return Space(getattr(module, function))

@@ -27,7 +27,9 @@ def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: dict[st
 
 
 def _families(trials: pd.DataFrame, images: int) -> Table:
-    table = Table(title=f"What was tried; errors on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=f"What was tried; errors on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     table.add_column("family")
     for name in ("trials", "complete", "stopped", "interrupted", "failed", "best error", "minutes"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -39,16 +41,19 @@ def _families(trials: pd.DataFrame, images: int) -> Table:
 
 
 def _best_trials(trials: pd.DataFrame, images: int) -> Table:
-    table = Table(title=f"The best trials, by loss (cross-entropy) on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=f"The best trials, by loss (cross-entropy) on val ({images:,} images)",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for name in ("trial", "epochs", "error", "loss", "weights"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("architecture", "optimizer", "lr_schedule"):
         table.add_column(name, no_wrap=True)
     for _, t in trials.dropna(subset=["val_loss"]).nsmallest(8, "val_loss").iterrows():
-        table.add_row(
-            str(t["trial"]), f"{t['budget']:.1f}", _percent(t["val_error"]), f"{t['val_loss']:.4f}", f"{t['weights'] / 1e6:.2f} M",
-            t["arch"], f"{t['optimizer']} {t['lr']:.2g}", t["lr_schedule"],
-        )  # fmt: skip
+        scores = f"{t['budget']:.1f}", _percent(t["val_error"]), f"{t['val_loss']:.4f}", f"{t['weights'] / 1e6:.2f} M"
+        table.add_row(str(t["trial"]), *scores, t["arch"], f"{t['optimizer']} {t['lr']:.2g}", t["lr_schedule"])
     return table
 
 

@@ -84,7 +84,7 @@ def stock(trials: int, folder: Path) -> float:
         run_config=tune.RunConfig(storage_path=str(folder), name="stock", verbose=0),
     )
     results = tuner.fit()
-    assert len(results) == trials and not results.errors, "not every trial ran"
+    assert len(results) - results.num_errors == trials, "not every trial ran"
     return time.monotonic() - began
 
 
@@ -112,7 +112,9 @@ def main():
     Console(width=100).print(table)
     print(f"stock / ours: {ratio:.1f}")
     if args.json:
-        Path(args.json).write_text(json.dumps({"seconds_a_trial": seconds, "trials": args.trials, "ratio": ratio, "device": device}))
+        Path(args.json).write_text(
+            json.dumps({"seconds_a_trial": seconds, "trials": args.trials, "ratio": ratio, "device": device})
+        )
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def test_a_finer_stem_keeps_more_of_the_image(arch):
         network = build_network(TrialConfig(arch=arch, knobs={"stem_stride": stride}), GREY).eval()
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.MaxPool2d):
-                module.register_forward_hook(lambda m, i, out: shapes.append(out.shape[-1]))
+                module.register_forward_hook(lambda m, i, out, shapes=shapes: shapes.append(out.shape[-1]))
         with torch.inference_mode():
             network(torch.rand(1, 1, 28, 28))
         sizes.append(sum(shapes))

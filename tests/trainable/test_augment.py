@@ -11,7 +11,7 @@ def draw(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.fixture()
+@pytest.fixture
 def digits(sample) -> torch.Tensor:
     return torch.from_numpy(sample.train.images[:64]).float() / 255
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from trainable.errors import check, lookup
+
 family = "convnet"
 
 DEFAULTS = {
@@ -36,26 +38,32 @@ def space(trial) -> dict:
     }
 
 
+# kernel and stride of the stem
+STEMS = {"full": (None, 1), "strided": (5, 2)}
+POOLS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "stride": None}
+HEADS = {"max": nn.AdaptiveMaxPool2d, "average": nn.AdaptiveAvgPool2d}
+
+
 def build(knobs: Mapping, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A network for images of at least 2 ** stages pixels a side."""
+    """A network for images of at least 2 ** stages pixels a side; raises BadInput for a knob that cannot be."""
+    for knob, high in (("width", 1024), ("stages", 6), ("blocks", 100), ("kernel", 15)):
+        check(f"convnet.{knob}", knobs[knob], 1, high, whole=True)
+    check("convnet.dropout", knobs["dropout"], 0, 1)
     width, kernel = knobs["width"], knobs["kernel"]
-    if knobs["stem"] == "full":
-        layers = [conv(in_shape[0], width, kernel)]
-    else:
-        layers = [conv(in_shape[0], width, 5, stride=2)]
+    pool = lookup(POOLS, knobs["pool"], "convnet.pool")
+    block = lookup(BLOCKS, knobs["block"], "convnet.block")
+    stem_kernel, stride = lookup(STEMS, knobs["stem"], "convnet.stem")
+    layers = [conv(in_shape[0], width, stem_kernel or kernel, stride)]
     for stage in range(knobs["stages"]):
-        halve = stage > 0 or knobs["stem"] == "full"
-        stride = 2 if halve and knobs["pool"] == "stride" else 1
-        if halve and knobs["pool"] != "stride":
-            layers.append(nn.MaxPool2d(2) if knobs["pool"] == "max" else nn.AvgPool2d(2))
-        layers.append(conv(width, 2 * width, kernel, stride))
+        halve = stage > 0 or stride == 1
+        if halve and pool:
+            layers.append(pool(2))
+        layers.append(conv(width, 2 * width, kernel, stride=2 if halve and not pool else 1))
         width *= 2
-        pair = [(width, width, kernel)] * 2
         for _ in range(knobs["blocks"]):
-            body = nn.Sequential(*(conv(*shape) for shape in pair))
-            layers.append(Residual(body) if knobs["block"] == "residual" else body)
-    pool = nn.AdaptiveMaxPool2d(1) if knobs["head"] == "max" else nn.AdaptiveAvgPool2d(1)
-    return nn.Sequential(*layers, pool, nn.Flatten(), nn.Dropout(knobs["dropout"]), nn.Linear(width, classes))
+            layers.append(block(conv(width, width, kernel), conv(width, width, kernel)))
+    head = lookup(HEADS, knobs["head"], "convnet.head")(1)
+    return nn.Sequential(*layers, head, nn.Flatten(), nn.Dropout(knobs["dropout"]), nn.Linear(width, classes))
 
 
 def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -66,10 +74,9 @@ def conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequenti
     )
 
 
-class Residual(nn.Module):
-    def __init__(self, body: nn.Module):
-        super().__init__()
-        self.body = body
-
+class Residual(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x)
+        return x + super().forward(x)
+
+
+BLOCKS = {"plain": nn.Sequential, "residual": Residual}

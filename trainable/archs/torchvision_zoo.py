@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torchvision
 from torch import nn
 
+from trainable.errors import check, lookup
+
 
 @dataclass(frozen=True)
 class TorchvisionArch:
@@ -36,8 +38,11 @@ class TorchvisionArch:
 
     def build(self, knobs: Mapping, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
         extra = {"dropout": knobs["dropout"]} if "dropout" in knobs else {}
+        for share in extra.values():
+            check(f"{self.name}.dropout", share, 0, 1)
+        strides_off = lookup({4: 0, 2: 1, 1: 2}, knobs["stem_stride"], f"{self.name}.stem_stride")
         network = torchvision.models.get_model(self.name, weights=None, num_classes=classes, **extra)
-        keep_size(network, {4: 0, 2: 1, 1: 2}[knobs["stem_stride"]])
+        keep_size(network, strides_off)
         take_channels(network, in_shape[0])
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):

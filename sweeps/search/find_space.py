@@ -1,0 +1,34 @@
+"""A space by its name, or from a user's file."""
+
+import importlib.util
+from pathlib import Path
+
+import optuna
+
+from sweeps.search.searcher import draw_config
+from sweeps.search.space import SPACES, Space
+from trainable.errors import BadInput, lookup
+
+
+def find_space(name: str) -> Space:
+    """A space by its name in SPACES, or `FILE.py:function`.
+
+    Raises:
+        BadInput: no such name, file or function, or what it draws is no TrialConfig.
+    """
+    path, colon, function = name.rpartition(":")
+    if not colon:
+        return lookup(SPACES, name, "space")
+    if not Path(path).is_file():
+        raise BadInput(f"unknown space {name!r}: no file {path}; known: {', '.join(SPACES)}, or FILE.py:function")
+    spec = importlib.util.spec_from_file_location("user_space", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as wrong:
+        raise BadInput(f"space {name!r}: {path} does not run: {type(wrong).__name__}: {wrong}") from wrong
+    if not callable(getattr(module, function, None)):
+        raise BadInput(f"space {name!r}: {path} has no function {function}")
+    space = Space(getattr(module, function))
+    draw_config(space, optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
+    return space

@@ -1,0 +1,196 @@
+"""The policy of a sweep on curves that are known, with no training and no Ray."""
+
+import json
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from sweeps.search.find_space import find_space
+from sweeps.search.record import Record, read
+from sweeps.search.scheduler import Asha, Never
+from sweeps.search.searcher import METRICS, SEARCHERS, Search
+from sweeps.search.space import SPACES, Space
+from trainable.errors import BadInput
+
+RUNGS = [1.0, 4.0, 16.0]
+
+
+@pytest.fixture
+def make(tmp_path):
+    """make(**arguments) -> a Search with a record in tmp_path."""
+
+    def make(space=SPACES["quick"], **arguments):
+        record = Record(tmp_path / "record.db", arguments.pop("listeners", ()))
+        given = {"sampler": SEARCHERS["random"](0), "scheduler": Asha(), "rungs": RUNGS, "trials": 30}
+        return Search(space, record, **(given | arguments))
+
+    return make
+
+
+def result(value: float, budget: float, **more) -> dict:
+    return {"budget": budget, "val_loss": value, "val_error": value / 2, "train_s": budget, "eval_s": 0.5,
+            "interrupted": False, "files": "{}", **more}  # fmt: skip
+
+
+def curve(config: dict, rung: int) -> float:
+    return abs(config["weight_decay"] - 0.01) * 10 + 1 / (rung + 1)
+
+
+def play(search: Search, at_once: int = 2):
+    """Run a search to its end, `at_once` trials in turn."""
+    running: dict[int, tuple[dict, int]] = {}
+    while True:
+        while len(running) < at_once and (asked := search.ask()):
+            running[asked[0]] = (asked[1], 0)
+        if not running:
+            return
+        for number, (config, rung) in list(running.items()):
+            goes_on = search.hear(number, result(curve(config, rung), RUNGS[rung]))
+            running[number] = (config, rung + 1)
+            if not goes_on:
+                del running[number]
+
+
+@pytest.mark.parametrize("searcher", SEARCHERS)
+def test_study_and_record_tell_the_same(make, tmp_path, searcher):
+    search = make(sampler=SEARCHERS[searcher](0))
+    play(search, at_once=3)
+    trials, rungs = read(tmp_path / "record.db")
+    assert [t["number"] for t in trials] == list(range(30))
+    states = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "stopped"}
+    for kept, told in zip(trials, search.study.trials, strict=True):
+        assert kept["state"] == states[told.state]
+        assert kept["params"] == told.params
+        values = {r["rung"]: r["metrics"]["val_loss"] for r in rungs if r["number"] == kept["number"]}
+        assert values == told.intermediate_values, "a stopped trial keeps its values by rung"
+        assert kept["ended"] >= kept["started"]
+        assert kept["train_s"] == RUNGS[len(values) - 1]
+    stopped = [t for t in trials if t["state"] == "stopped"]
+    assert 15 < len(stopped) < 30
+    assert all("go on" in t["reason"] for t in stopped)
+    best = min(trials, key=lambda t: curve(t["config"], 0))
+    assert best["state"] == "complete"
+    assert search.study.best_trial.number == best["number"]
+
+
+def test_starts_with_the_recipe_on_every_architecture(make):
+    search = make(trials=6)
+    drawn = [search.ask()[1] for _ in range(6)]
+    assert [config["arch"] for config in drawn[:2]] == ["convnet", "convnet"]
+    assert len({config["arch"] for config in drawn}) == 5
+    assert {config["optimizer"] for config in drawn} == {"adamw"}
+    assert [config["seed"] for config in drawn] == [0, 1, 2, 3, 4, 5]
+    assert {config["epochs"] for config in drawn} == {16.0}
+
+
+def test_metric(make):
+    for metric in METRICS:
+        search = make(metric=metric, trials=1)
+        number, _ = search.ask()
+        search.hear(number, result(0.5, 1.0))
+        assert search.study.trials[0].intermediate_values == {0: 0.5 if metric == "val_loss" else 0.25}
+
+
+def test_failures_are_told_with_their_reason(make, tmp_path):
+    search = make(scheduler=Never())
+    first, second, third = (search.ask()[0] for _ in range(3))
+    assert not search.hear(first, {"failed": "FloatingPointError: the loss is nan at step 7", "train_s": 2.0, "eval_s": 0.0})
+    assert search.hear(second, result(1.0, 1.0))
+    search.lose(second, "its process died")
+    search.lose(second, "told twice")
+    search.lose(99, "never heard of")
+    assert search.hear(third, result(1.0, 1.0))
+    trials, _ = read(tmp_path / "record.db")
+    assert [(t["state"], t["reason"], t["train_s"]) for t in trials] == [
+        ("failed", "FloatingPointError: the loss is nan at step 7", 2.0),
+        ("failed", "its process died", 0.0),
+        ("running", "", 0.0),
+    ]
+    assert [t.state for t in search.study.trials] == [TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING]
+
+
+def test_the_end_of_the_search(make, tmp_path):
+    over = []
+    search = make(is_over=lambda: bool(over))
+    first, second = search.ask()[0], search.ask()[0]
+    over.append(True)
+    assert search.ask() is None
+    assert not search.hear(first, result(0.4, 0.7, interrupted=True))
+    assert not search.hear(second, {"budget": 0.0, "interrupted": True})
+    trials, rungs = read(tmp_path / "record.db")
+    assert [(t["state"], t["reason"]) for t in trials] == [
+        ("interrupted", "the search ended at 0.70 epochs"),
+        ("interrupted", "the search ended before it began"),
+    ]
+    assert len(rungs) == 1
+    assert [t.state for t in search.study.trials] == [TrialState.PRUNED, TrialState.FAIL]
+
+
+def test_trials_are_counted(make):
+    search = make(trials=4)
+    play(search)
+    assert len(search.study.trials) == 4
+    assert search.ask() is None
+
+
+def test_the_record_comes_first(make, tmp_path):
+    """A listener that looks into the record finds the event that it is told."""
+    told = []
+
+    def listen(event):
+        trials, rungs = read(tmp_path / "record.db")
+        if event["kind"] == "rung":
+            assert (event["number"], event["rung"]) in {(r["number"], r["rung"]) for r in rungs}
+        else:
+            state = trials[event["number"]]["state"]
+            assert state == event.get("state", "running")
+        told.append(event["kind"])
+
+    play(make(trials=5, listeners=(listen,)))
+    assert told.count("trial_started") == told.count("trial_ended") == 5
+    json.dumps(told)
+
+
+@pytest.mark.parametrize(
+    ("draw", "says"),
+    [
+        (lambda trial: None, "the space does not work: .*returned NoneType, not a dict"),
+        (lambda trial: {"arhc": "convnet"}, "the space does not work: .*unknown key 'arhc'"),
+        (lambda trial: 1 / 0, "the space does not work: ZeroDivisionError"),
+        (lambda trial: {"arch": "vgg"}, "unknown architecture 'vgg'; known: convnet"),
+    ],
+)
+def test_a_space_that_does_not_work(make, draw, says):
+    with pytest.raises(BadInput, match=says):
+        make(Space(draw)).ask()
+
+
+def test_find_space(tmp_path):
+    assert find_space("quick") is SPACES["quick"]
+    with pytest.raises(BadInput, match="unknown space 'large'; known: default, quick"):
+        find_space("large")
+    mine = tmp_path / "mine.py"
+    mine.write_text("def tiny(trial):\n    return {'lr': trial.suggest_float('lr', 1e-3, 1e-2)}\n")
+    space = find_space(f"{mine}:tiny")
+    assert space.draw(optuna.trial.FixedTrial({"lr": 0.005})) == {"lr": 0.005}
+    with pytest.raises(BadInput, match="has no function huge"):
+        find_space(f"{mine}:huge")
+    with pytest.raises(BadInput, match=r"no file .*nowhere.py"):
+        find_space(f"{tmp_path}/nowhere.py:tiny")
+    mine.write_text("import nonsense_that_is_not_installed\n")
+    with pytest.raises(BadInput, match="does not run: ModuleNotFoundError"):
+        find_space(f"{mine}:tiny")
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_parameter_has_one_range_wherever_it_is_drawn(name):
+    """One name with two ranges crashes TPE or merges silently."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    ranges = {}
+    for _ in range(150):
+        trial = study.ask()
+        config = SPACES[name].draw(trial)
+        for parameter, distribution in trial.distributions.items():
+            assert ranges.setdefault(parameter, distribution) == distribution
+        assert SPACES[name].draw(optuna.trial.FixedTrial(trial.params)) == config, "a point can be replayed"

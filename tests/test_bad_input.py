@@ -1,0 +1,117 @@
+"""Bad input: status 2 and one line that says what is wrong and what would be right."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sweeps import arch_sweep
+from trainable import datasets, engine, errors, train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """command(main, *arguments) -> what it wrote to stderr; it must end with status 2."""
+
+    def command(main, *arguments) -> str:
+        monkeypatch.setattr(sys, "argv", [f"{main.__module__.split('.')[-1]}.py", *arguments])
+        with pytest.raises(SystemExit) as end:
+            errors.run(main)
+        said = capsys.readouterr().err
+        assert end.value.code == 2, said
+        assert said.count("\n") == 1, said
+        assert "Traceback" not in said
+        return said
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dataset", "cifar"], "unknown dataset 'cifar'; known: digit-recognizer, digits-sample"),
+        (["--space", "huge"], "unknown space 'huge'; known: default, quick, or FILE.py:function"),
+        (["--searcher", "guess"], "unknown searcher 'guess'; known: tpe, random"),
+        (["--scheduler", "never"], "unknown scheduler 'never'; known: asha, none"),
+        (["--metric", "accuracy"], "unknown metric 'accuracy'; known: val_loss, val_error"),
+        (["--ensemble", "stack"], "unknown ensemble 'stack'; known: mean, vote, best"),
+        (["--trials", "0"], "--trials: '0' is not a whole number above 0"),
+        (["--trials", "-3"], "--trials: '-3' is not a whole number above 0"),
+        (["--trials", "1.5"], "--trials: '1.5' is not a whole number above 0"),
+        (["--time-budget", "5x"], "--time-budget '5x' is not a time; write 90s, 30m or 1h30m"),
+        (["--time-budget", "0m"], "--time-budget '0m' should be above 0"),
+        (["--max-epochs", "nan"], "--max-epochs: 'nan' is not a number above 0"),
+        (["--max-epochs", "1e9"], "--max-epochs: '1e9' is not a number above 0 and at most 100000"),
+        (["--seed", "-1"], "--seed -1: a seed is 0 or more"),
+        (["--seed", "x"], "--seed: invalid int value: 'x'"),
+        (["--name", "../away"], "--name '../away': up to 100 letters"),
+        (["--name", ""], "--name '': up to 100 letters"),
+        (["--trial", "5"], "unrecognized arguments: --trial 5; --help lists the flags"),
+        (["--cpus-per-trial", "4096"], "--cpus-per-trial 4096: the largest machine has"),
+        (["--gpus-per-trial", "64"], "--gpus-per-trial 64: the largest machine has"),
+        (["--space", "nowhere.py:draw"], "no file nowhere.py"),
+        (["--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
+    ],
+)
+def test_arch_sweep(command, tmp_path, arguments, says):
+    said = command(arch_sweep.main, "--results", str(tmp_path), "--dataset", "digits-sample", *arguments)
+    assert says in said
+    assert said.startswith("arch_sweep.py: ")
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_a_sweep_is_not_overwritten(command, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "record.db").write_text("precious")
+    said = command(arch_sweep.main, "--results", str(tmp_path), "--name", "mine", "--dataset", "digits-sample")
+    assert "mine exists; choose another --name" in said
+    assert (tmp_path / "mine" / "record.db").read_text() == "precious"
+
+
+def test_results_that_cannot_be_written(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    assert "choose a folder that can be written" in command(arch_sweep.main, "--results", str(tmp_path / "file" / "x"), "--quick")
+
+
+def test_data_that_is_not_there(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "DATA", tmp_path)
+    (tmp_path / "digit-recognizer.zip").write_bytes(b"PK\x03\x04 cut short")
+    results = str(tmp_path / "results")
+    assert "not a whole zip file" in command(arch_sweep.main, "--results", results)
+    (tmp_path / "digit-recognizer.zip").unlink()
+    assert "digit-recognizer needs" in command(arch_sweep.main, "--results", results, "--dataset", "digit-recognizer")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--arch", "resnet19"], "unknown architecture 'resnet19'; known: convnet, resnet18"),
+        (["--epochs", "0"], "--epochs: '0' is not a number above 0"),
+        (["--set", "lr"], "--set lr: write KEY=VALUE"),
+        (["--set", "lr=fast"], "lr is 'fast', not a number"),
+        (["--set", "lrr=1"], "unknown key 'lrr'"),
+        (["--set", "convnet.block=dense"], "unknown convnet.block 'dense'; known: plain, residual"),
+        (["--set", "convnet.width=0"], "convnet.width is 0"),
+        (["--set", "optimizer=lamb"], "unknown optimizer 'lamb'; known: sgd"),
+        (["--dataset", "mnist"], "unknown dataset 'mnist'"),
+    ],
+)
+def test_train(command, tmp_path, arguments, says):
+    assert says in command(train.main, "--out", str(tmp_path / "out"), *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_from_the_shell(tmp_path):
+    """As a user sees it: the status, one line, and no traceback from an import or an exit handler."""
+    for script, arguments in (("sweeps/arch_sweep.py", ["--trials", "0"]), ("trainable/train.py", ["--arch", "x"])):
+        done = subprocess.run([sys.executable, ROOT / script, *arguments], capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_cores_are_those_this_process_may_use():
+    assert 1 <= engine.cores() <= 4096
