@@ -63,7 +63,8 @@ def unpack(files: dict[str, bytes]) -> tuple[nn.Module, TrialConfig, Problem]:
         weights = safetensors.torch.load(files[WEIGHTS])
         own = network.state_dict()
         if weights.keys() != own.keys():
-            raise RuntimeError(f"it has {len(weights)} tensors, not the {len(own)} of this network")
+            other = sorted(weights.keys() ^ own.keys())
+            raise RuntimeError(f"{len(other)} tensors are of another network, {other[0]} the first")
         own.update(weights)  # and not `weights` alone: mnasnet reads the version that only a state_dict() carries
         network.load_state_dict(own)
     except (json.JSONDecodeError, KeyError, TypeError) as wrong:

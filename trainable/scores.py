@@ -12,9 +12,14 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     return e / e.sum(axis=1, keepdims=True)
 
 
+def losses(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Each image's negative log-probability of the right class, in nats; a probability counts as at least 1e-7."""
+    return -np.log(np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1))
+
+
 def cross_entropy(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-probability of the right class, in nats; a probability counts as at least 1e-7."""
-    return float(-np.log(np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1)).mean())
+    """The mean of `losses`."""
+    return float(losses(probs, labels).mean())
 
 
 def errors(probs: np.ndarray, labels: np.ndarray) -> int:

@@ -38,14 +38,16 @@ class Choice:
     method: str
     size: int
     errors: int
-    loss: float  # cross-entropy
+    loss: float  # cross-entropy at the best temperature
+    temperature: float  # of the combined probabilities: the mean of calibrated networks is under-confident
 
 
 def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tuple[Choice, list[Choice]]:
-    """The best ensemble on val, and the best of each method.
+    """The ensemble to take, and the best of each method.
 
-    Of all that make no more errors than the best single network, the one with the lowest cross-entropy: at this
-    accuracy a count of errors is mostly luck, so it is a bound and not the measure.
+    What makes more errors than the best single network is out. Of the rest, the largest whose cross-entropy is
+    within one standard error (of the paired difference, image by image) of the lowest: the lowest of many is
+    flattered by being chosen, a single network most of all. The rule is Breiman's, turned to ensembles.
 
     Args:
         probs: [members, n, classes], best member first.
@@ -53,18 +55,32 @@ def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tup
         methods: names from ENSEMBLES.
     """
     bound = min(scores.errors(member, labels) for member in probs)
-
-    def merit(choice: Choice) -> tuple:
-        return max(choice.errors, bound), choice.loss
-
-    bests = []
+    choices, losses = [], []
     for method in methods:
         # One network is no ensemble: `best` stands for it.
-        sizes = [1] if method == "best" or len(probs) == 1 else range(2, len(probs) + 1)
-        bests.append(min((_score(method, size, probs, labels) for size in sizes), key=merit))
-    return min(bests, key=merit), bests
+        for size in [1] if method == "best" or len(probs) == 1 else range(2, len(probs) + 1):
+            combined = ENSEMBLES[method](probs[:size])
+            temperature = scores.best_temperature(np.log(combined.clip(1e-12)), labels)
+            by_image = scores.losses(sharpen(combined, temperature), labels)
+            choices.append(Choice(method, size, scores.errors(combined, labels), float(by_image.mean()), temperature))
+            losses.append(by_image)
+
+    def merit(i: int) -> tuple:
+        return max(choices[i].errors, bound), choices[i].loss
+
+    order = sorted(range(len(choices)), key=merit)
+    lowest = order[0]
+    allowed = [i for i in order if merit(i)[0] == merit(lowest)[0] and _within_one_error(losses[i], losses[lowest])]
+    taken = max(allowed, key=lambda i: (choices[i].size, -choices[i].loss))
+    bests = [next(choices[i] for i in order if choices[i].method == method) for method in methods]
+    return choices[taken], bests
 
 
-def _score(method: str, size: int, probs: np.ndarray, labels: np.ndarray) -> Choice:
-    combined = ENSEMBLES[method](probs[:size])
-    return Choice(method, size, scores.errors(combined, labels), scores.cross_entropy(combined, labels))
+def sharpen(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """Probabilities at another temperature: the most probable class stays, its probability changes."""
+    return scores.softmax(np.log(probs.clip(1e-12)), temperature)
+
+
+def _within_one_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
+    difference = losses - lowest
+    return difference.mean() <= difference.std() / len(difference) ** 0.5

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeps.choose.combine import ENSEMBLES, choose
+from sweeps.choose.combine import ENSEMBLES, choose, sharpen
 from sweeps.choose.members import Member, find, predict_all
 from trainable import files, scores
 from trainable.datasets.container import Dataset
@@ -23,10 +23,13 @@ def combine(folder: Path, data: Dataset, methods: list[str], cpus: int, gpus: fl
     chosen = members[: choice.size]
     splits = {name: split for name in ("test", "unlabelled") if len(split := getattr(data, name))}
     probs, times = predict_all(chosen, splits, cpus, gpus)
-    combined = {name: ENSEMBLES[choice.method](np.stack([p[name] for p in probs])) for name in splits}
+    combined = {
+        name: sharpen(ENSEMBLES[choice.method](np.stack([p[name] for p in probs])), choice.temperature) for name in splits
+    }
     single = min(members, key=lambda m: (scores.errors(m.val, data.val.labels), m.metrics["val_loss"]))
     about = {
         "method": choice.method,
+        "temperature": choice.temperature,
         "members": [
             {**_about(m, data), "weight": 1 / len(chosen), "ms_per_image": t} for m, t in zip(chosen, times, strict=True)
         ],

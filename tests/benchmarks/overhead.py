@@ -60,6 +60,10 @@ def ours(trials: int, folder: Path) -> float:
     return time.monotonic() - began
 
 
+def stock_space(trial):
+    SPACES["quick"].draw(trial)
+
+
 def stock(trials: int, folder: Path) -> float:
     from ray import tune
     from ray.tune.schedulers import ASHAScheduler
@@ -69,14 +73,11 @@ def stock(trials: int, folder: Path) -> float:
         for rung in range(3):
             tune.report({"val_loss": curve(config, rung)})
 
-    def space(trial):
-        SPACES["quick"].draw(trial)
-
     began = time.monotonic()
     tuner = tune.Tuner(
         train,
         tune_config=tune.TuneConfig(
-            search_alg=OptunaSearch(space, metric="val_loss", mode="min"),
+            search_alg=OptunaSearch(stock_space, metric="val_loss", mode="min"),
             scheduler=ASHAScheduler(metric="val_loss", mode="min", max_t=3, reduction_factor=ETA),
             num_samples=trials,
             max_concurrent_trials=PLACES,

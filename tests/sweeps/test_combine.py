@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sweeps.choose.combine import ENSEMBLES, choose, vote
+from sweeps.choose.combine import ENSEMBLES, choose, sharpen, vote
 from trainable import scores
 
 
@@ -47,7 +47,7 @@ def test_never_more_errors_than_the_best_single(seed):
     choice, bests = choose(probs, labels, ENSEMBLES)
     assert choice.errors <= min(scores.errors(p, labels) for p in probs)
     assert {b.method for b in bests} == set(ENSEMBLES)
-    combined = ENSEMBLES[choice.method](probs[: choice.size])
+    combined = sharpen(ENSEMBLES[choice.method](probs[: choice.size]), choice.temperature)
     assert (choice.errors, choice.loss) == (scores.errors(combined, labels), scores.cross_entropy(combined, labels))
 
 
@@ -58,6 +58,27 @@ def test_good_members_are_combined_and_a_bad_one_left_out():
     probs[4] = np.roll(probs[4], 1, axis=1)
     choice, _ = choose(probs, labels, ENSEMBLES)
     assert (choice.method, choice.size) == ("mean", 4)
+
+
+def test_a_single_that_is_better_by_luck_does_not_win():
+    """Of equal networks, the one that is ahead on val is often ahead of their mean, by less than it can tell."""
+    ahead = 0
+    for seed in range(60):
+        (base,), labels = members(1, 1.5, seed, images=200)
+        noise = np.random.default_rng(seed).normal(0, 0.3, (2, *base.shape))
+        probs = np.stack([scores.softmax(np.log(base) + n) for n in noise])
+        probs = probs[np.argsort([scores.cross_entropy(p, labels) for p in probs])]
+        choice, bests = choose(probs, labels, ENSEMBLES)
+        losses = {b.method: b.loss for b in bests}
+        ahead += choice.method == "mean" and losses["best"] < losses["mean"]
+    assert ahead > 0
+
+
+def test_a_single_that_is_better_by_far_wins():
+    good, labels = members(1, 2.0)
+    bad, _ = members(2, 0.1, seed=1)
+    choice, _ = choose(np.concatenate([good, bad]), labels, ENSEMBLES)
+    assert (choice.method, choice.size) == ("best", 1)
 
 
 def test_an_ensemble_of_one():
