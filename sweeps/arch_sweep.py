@@ -26,7 +26,7 @@ from sweeps.search.record import Record
 from sweeps.search.scheduler import SCHEDULERS, rungs
 from sweeps.search.searcher import METRICS, SEARCHERS, Search
 from sweeps.search.space import SPACES
-from sweeps.show import summary, views
+from sweeps.show import figures, summary, views
 from sweeps.show.tracking import Tracker
 from trainable import files
 from trainable.datasets import DATASETS, default_dataset, load
@@ -41,10 +41,14 @@ WRITTEN = {
     "record.db": "the record: every trial, every rung",
     "trials.parquet": "a row a trial",
     "curves.parquet": "a row a rung",
+    "curves.png": "the learning curves, and who was stopped where",
     "trials/": "the networks worth keeping, with their probabilities",
     "ensemble.json": "members, weights, scores",
     "submission.csv": "the predictions",
 }
+
+
+MIRRORED = ("ensemble.json", "submission.csv", "curves.png")
 
 
 def main() -> int:
@@ -79,7 +83,7 @@ def main() -> int:
         with progress:
             launch.run_search(search, data, places, ending, folder)
         record.close()
-        trials, _ = views.write_tables(folder)
+        trials, curves = views.write_tables(folder)
         methods = [args.ensemble] if args.ensemble else list(ENSEMBLES)
         ensemble = combine(folder, data, methods, places.cpus, places.gpus)
 
@@ -91,7 +95,8 @@ def main() -> int:
         reasons = trials["reason"].mode() if len(trials) else []
         say(f"No trial left a network: {len(trials)} were tried. Most often: {reasons[0] if len(reasons) else 'nothing ran'}.")
         return 1
-    tracker.close(sweep_metrics(ensemble, len(trials), busy), [folder / "ensemble.json", folder / "submission.csv"])
+    figures.write_curves(folder / "curves.png", trials, curves, len(data.val))
+    tracker.close(sweep_metrics(ensemble, len(trials), busy), [folder / name for name in MIRRORED])
     console.print()
     summary.show(console, trials, ensemble, {"val": len(data.val)})
     say(f"{len(trials)} trials in {(time.monotonic() - began) / 60:.1f} minutes; cores busy training: {busy:.0%}.")
