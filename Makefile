@@ -40,4 +40,4 @@ bench: $(STAMP) ## what a trial costs beside a stock Ray Tune sweep
 mlflow: $(STAMP) ## all sweeps in the browser, at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(CURDIR)/results/mlflow.db \
-		--artifacts-destination $(CURDIR)/results/mlflow-artifacts --host 127.0.0.1 --port $(PORT)
+		--default-artifact-root $(CURDIR)/results/mlflow-artifacts --host 127.0.0.1 --port $(PORT)

@@ -184,7 +184,15 @@ def test_when_every_trial_fails(tmp_path):
     sweep = start(tmp_path, "--space", "mine.py:draw", "--trials", "3")
     said = finish(sweep)
     assert sweep.returncode == 1, said
-    assert "No trial left a network: 3 were tried. Most often: BadInput: convnet.width is 10000" in said
+    assert "No trial left a network: 3 were tried. 3 of them: BadInput: convnet.width is 10000" in said
+    assert "Traceback" not in said
+
+
+def test_no_time_for_a_trial(tmp_path):
+    sweep = start(tmp_path, "--quick", "--time-budget", "1s")
+    said = finish(sweep)
+    assert sweep.returncode == 1, said
+    assert "No trial left a network: 0 were tried. The time was over before the first; give more." in said
     assert "Traceback" not in said
 
 

@@ -32,28 +32,36 @@ def check(name: str, value: float, low: float, high: float, whole: bool = False)
         raise BadInput(f"{name} is {value:g}, outside {low:g} to {high:g}")
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Adds a flag's default where it has one and its help does not name it."""
+
+    def _get_help_string(self, action):
+        named = "default" in (action.help or "") or action.default in (None, False, [])
+        return action.help if named else super()._get_help_string(action)
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that complains in one line and takes no abbreviated flags."""
 
     def __init__(self, **kwargs):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter, **kwargs)
+        super().__init__(allow_abbrev=False, formatter_class=_Help, **kwargs)
 
     def error(self, message: str) -> NoReturn:
         raise BadInput(f"{message}; --help lists the flags")
 
 
-def positive(kind: type, high: float = float("inf")) -> Callable[[str], float]:
-    """An argparse type: a number above 0 and at most `high`."""
+def positive(kind: type, high: float = math.inf, or_zero: bool = False) -> Callable[[str], float]:
+    """An argparse type: a finite number above 0, or 0 if `or_zero`, and at most `high`."""
 
     def parse(text: str):
         try:
             value = kind(text)
         except ValueError:
             value = None
-        if value is None or not 0 < value <= high or value == float("inf"):
+        if value is None or not 0 <= value <= high or value == math.inf or (value == 0 and not or_zero):
             noun = "a whole number" if kind is int else "a number"
-            limit = f" and at most {high:g}" if high < float("inf") else ""
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} above 0{limit}")
+            limit = f" and at most {high:g}" if high < math.inf else ""
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {'of 0 or more' if or_zero else 'above 0'}{limit}")
         return value
 
     return parse

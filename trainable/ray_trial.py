@@ -16,7 +16,7 @@ from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset
 from trainable.fit import evaluate, fit
 
-BEAT = 0.5  # seconds between two questions to the keeper whether the search is over
+BEAT = 0.5  # seconds between two beats: a trial says how far it is and hears whether the search is over
 PROBS = "probs.safetensors"
 
 
@@ -50,7 +50,7 @@ class RayTrial(tune.Trainable):
         if self.run is None:
             self.config = TrialConfig.from_flat(self.flat)
             self.run = fit(self.config, self.data)
-        interrupted = ray.get(self.keeper.is_over.remote())
+        interrupted = self._beat(0.0) if not self.train_s else False
         if interrupted and not self.train_s:
             return {"interrupted": True, "budget": 0.0}
         losses, beat = [], time.monotonic()
@@ -64,8 +64,11 @@ class RayTrial(tune.Trainable):
             if state.step == state.steps_at(self.rungs[self.rung]):
                 break
             if now - beat > BEAT:
-                beat, interrupted = now, ray.get(self.keeper.is_over.remote())
+                beat, interrupted = now, self._beat(state.budget)
         return self._evaluate(losses, interrupted)
+
+    def _beat(self, budget: float) -> bool:
+        return ray.get(self.keeper.beat.remote(self.number, budget, self.train_s, self.eval_s))
 
     def _evaluate(self, losses: list[torch.Tensor], interrupted: bool) -> dict:
         began = time.monotonic()

@@ -59,7 +59,9 @@ def parse(arguments: list[str]) -> Namespace:
     p.add_argument("--arch", default="convnet", help=f"one of: {', '.join(ARCHS)}")
     p.add_argument("--dataset", help=f"{', '.join(DATASETS)} (default: the competition's if it is in data/, else the sample)")
     p.add_argument("--epochs", type=positive(float, 1e5), default=8.0, help="the whole training; fractions are allowed")
-    p.add_argument("--seed", type=int, default=0, help="of the weights, the order and the augmentation")
+    p.add_argument(
+        "--seed", type=positive(int, 2**31, or_zero=True), default=0, help="of the weights, the order and the augmentation"
+    )
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other field of a TrialConfig; repeatable")
     p.add_argument("--out", help="the folder to save in (default: networks/<arch>-<seed>)")
     args = p.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The keeper: an actor on the driver's node that takes in what trials hand over and tells them when to end.
+"""The keeper: an actor on the driver's node that takes in what trials hand over, and tells them when to end.
 
 Trials on other machines need no shared folder: the files travel through Ray.
 """
@@ -15,14 +15,21 @@ class Keeper:
     def __init__(self, folder: str, best: int):
         self.folder, self.best = Path(folder), best
         self.losses: dict[int, float] = {}
+        self.beats: dict[int, tuple[float, float, float]] = {}
         self.over = False
 
     def end(self):
-        """The search is over: every trial ends at its next question."""
+        """The search is over: every trial ends at its next beat."""
         self.over = True
 
-    def is_over(self) -> bool:
+    def beat(self, number: int, budget: float, train_s: float, eval_s: float) -> bool:
+        """A trial says how far it is; whether the search is over."""
+        self.beats[number] = budget, train_s, eval_s
         return self.over
+
+    def latest(self) -> dict[int, tuple[float, float, float]]:
+        """Every trial's latest beat: epochs, seconds of training, seconds of evaluating."""
+        return self.beats
 
     def wants(self, number: int, loss: float) -> bool:
         others = sorted(other for n, other in self.losses.items() if n != number)

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,6 @@ from pathlib import Path
 # Read by Ray when it is imported.
 os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",  # an actor without a GPU share keeps the machine's CUDA settings
     RAY_AIR_NEW_OUTPUT="0",  # the new one ignores verbose=0
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # they cost more than the results
     TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # a failed trial has no metric
@@ -65,18 +64,23 @@ class Ending:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @contextmanager
-    def watching(self, keeper) -> Iterator[None]:
-        """Listen to signals, and tell the keeper when the search is over."""
+    def watching(self, keeper, tell: Callable[[dict], None]) -> Iterator[None]:
+        """Listen to signals, tell the keeper when the search is over, and pass on the trials' beats once a second."""
 
         def heard(number, frame):
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self.asked.set()
 
         def watch():
-            while not self.finished.wait(0.2):
-                if self.is_over():
+            told = False
+            while not self.finished.wait(1.0):
+                if self.is_over() and not told:
                     keeper.end.remote()
-                    return
+                    told = True
+                try:
+                    tell(ray.get(keeper.latest.remote(), timeout=10))
+                except ray.exceptions.RayError:
+                    continue  # a busy or lost keeper costs the display its news; a lost one fails the trials too
 
         before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
         thread = threading.Thread(target=watch, daemon=True)
@@ -140,15 +144,26 @@ def _fit(node: dict, cpus: int, gpus: float) -> int:
     return min(by_cpu, by_gpu)
 
 
-def run_search(search: Search, data: Dataset, places: Places, ending: Ending, folder: Path, keep: int = 12, trainable=RayTrial):
-    """Run `search` to its end over the cluster; what trials hand over lies in `folder`/trials.
+def run_search(
+    search: Search,
+    data: Dataset,
+    places: Places,
+    ending: Ending,
+    folder: Path,
+    *,
+    keep: int = 12,
+    tell: Callable[[dict], None] = lambda beats: None,
+    trainable=RayTrial,
+):
+    """Run `search` to its end over the cluster; what the `keep` best trials hand over lies in `folder`/trials.
+
+    `tell` is called once a second with every trial's latest beat, from another thread.
 
     Raises:
         BadInput: the space does not work.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(str(folder / "trials"), keep)
-    # Trials ask the searcher for work without pause: what it proposes is random only at first.
     searcher = TuneSearcher(search)
     with_data = tune.with_parameters(trainable, data=data, keeper=keeper, rungs=search.rungs, threads=places.cpus)
     tuner = tune.Tuner(
@@ -169,7 +184,7 @@ def run_search(search: Search, data: Dataset, places: Places, ending: Ending, fo
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the keeper has what matters
         ),
     )
-    with ending.watching(keeper):
+    with ending.watching(keeper, tell):
         tuner.fit()
     if searcher.broken:
         raise searcher.broken

@@ -30,9 +30,8 @@ class Progress:
         self.span = seconds_left()
         self.states: dict[int, str] = {}
         self.archs: dict[int, str] = {}
-        self.times: dict[int, tuple[float, float]] = {}  # of each trial: training, evaluating
-        self.heard: float | None = None
-        self.first: float | None = None
+        self.beats: dict[int, tuple[float, float, float]] = {}  # epochs, seconds of training, of evaluating
+        self.first = self.heard = None
         self.best: dict | None = None
         self.lock = threading.Lock()
         self.closed = threading.Event()
@@ -52,15 +51,14 @@ class Progress:
             self.live.stop()
 
     def __call__(self, event: dict):
-        number, now = event["number"], time.monotonic()
+        number = event["number"]
         with self.lock:
             if event["kind"] == "trial_started":
-                self.first = self.first or now
+                self.first = self.first or time.monotonic()
                 self.states[number], self.archs[number] = "running", event["config"]["arch"]
             elif event["kind"] == "rung":
                 metrics = event["metrics"]
-                self.heard = now
-                self.times[number] = metrics["train_s"], metrics["eval_s"]
+                self.beats[number] = metrics["budget"], metrics["train_s"], metrics["eval_s"]
                 if self.best is None or metrics["val_loss"] < self.best["val_loss"]:
                     self.best = {**metrics, "trial": number, "arch": self.archs[number]}
             else:
@@ -69,9 +67,22 @@ class Progress:
             reason = f": {event['reason']}" if event["reason"] else ""
             self._say(f"trial {number} ({self.archs[number]}) {event['state']}{reason}")
 
+    def beat(self, beats: dict[int, tuple[float, float, float]]):
+        """Every trial's latest beat: epochs, seconds of training, seconds of evaluating."""
+        with self.lock:
+            self.heard = time.monotonic()
+            self.beats |= beats
+
     def line(self) -> str:
         """Everything in one line."""
-        return " · ".join(part for part in (self._counts(), self._best(), self._clock()) if part)
+        return " · ".join(part for part in (self._counts(), self._now(), self._best(), self._clock()) if part)
+
+    def _now(self) -> str:
+        """The running trials; no more of them than fit a line."""
+        running = [number for number, state in self.states.items() if state == "running"]
+        shown = [f"{number} {self.archs[number]} {self.beats.get(number, (0.0,))[0]:.1f}" for number in running[:3]]
+        more = f" and {len(running) - 3} more" if len(running) > 3 else ""
+        return f"now {', '.join(shown)} epochs{more}" if running else ""
 
     def _counts(self) -> str:
         counts = Counter(self.states.values())
@@ -89,21 +100,21 @@ class Progress:
         return passed if left is None else f"{passed}, {_minutes(left)} left"
 
     def _time_went(self) -> str:
-        """Of the places' time up to the last result; a trial under way counts up to its last rung."""
-        if not self.heard or self.heard <= self.first:
+        """Of the places' time since the first trial began."""
+        train, evaluate = (sum(beat[i] for beat in self.beats.values()) for i in (1, 2))
+        if not self.heard or not train:
             return "starting the first trials"
-        train, evaluate = (sum(column) for column in zip(*self.times.values(), strict=True))
         spent = max(self.slots * (self.heard - self.first), train + evaluate)
         rest = 1 - (train + evaluate) / spent
-        return f"training {train / spent:.0%}, evaluating {evaluate / spent:.0%}, under way or else {rest:.0%}"
+        return f"training {train / spent:.0%}, evaluating {evaluate / spent:.0%}, else {rest:.0%}"
 
     def _display(self) -> Group:
         with self.lock:
             grid = Table.grid(padding=(0, 2))
             grid.add_row("trials", self._counts() or "none yet")
+            grid.add_row("now", self._now().removeprefix("now "))
             grid.add_row("best", self._best())
-            grid.add_row("time", self._time_went())
-            grid.add_row("", self._clock())
+            grid.add_row("time", f"{self._clock()}; {self._time_went()}")
             ended = sum(state != "running" for state in self.states.values())
         left = self.seconds_left()
         shares = [1 - left / self.span] if self.span else []

@@ -84,3 +84,11 @@ def next_commands(console: Console, folder: Path, written: list[str], commands: 
     console.print("Next:", highlight=False)
     for command in commands:
         console.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+def why_none(trials: pd.DataFrame) -> str:
+    """What the trials of a sweep that left no network have in common."""
+    if trials.empty:
+        return "The time was over before the first; give more."
+    reason, count = next(trials["reason"].value_counts().items())
+    return f"{count} of them: {reason}"

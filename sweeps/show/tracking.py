@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 # A server that is away shall cost seconds, not minutes; and nothing is told to anybody else.
@@ -20,10 +21,18 @@ PAUSE = 2.0  # seconds between two batches
 
 
 class Tracker:
-    """A listener of the record. `warn` is called at most once, with one line."""
+    """A listener of the record.
 
-    def __init__(self, uri: str, experiment: str, sweep: str, about: dict, warn):
-        self.uri, self.experiment, self.sweep, self.about, self.warn = uri, experiment, sweep, about, warn
+    Args:
+        uri: of MLflow's store or server.
+        artifacts: the folder for a new experiment's artifacts; None: the server's own place.
+        about: the parent run's parameters.
+        warn: called at most once, with one line.
+    """
+
+    def __init__(self, uri: str, artifacts: Path | None, experiment: str, sweep: str, about: dict, warn: Callable[[str], None]):
+        self.uri, self.artifacts, self.experiment, self.sweep = uri, artifacts, experiment, sweep
+        self.about, self.warn = about, warn
         self.events: queue.SimpleQueue[dict] = queue.SimpleQueue()
         self.closing = threading.Event()
         self.runs: dict[int, str] = {}
@@ -56,7 +65,8 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         self.client = MlflowClient(self.uri)
         found = self.client.get_experiment_by_name(self.experiment)
-        self.home = found.experiment_id if found else self.client.create_experiment(self.experiment)
+        place = self.artifacts and self.artifacts.resolve().as_uri()
+        self.home = found.experiment_id if found else self.client.create_experiment(self.experiment, place)
         self.parent = self._run(self.sweep, {"sweep": self.sweep}, time.time())
         self._log(self.parent, params=self.about)
         ended = False

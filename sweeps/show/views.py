@@ -48,7 +48,9 @@ def write_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def busy(trials: pd.DataFrame, slots: int) -> float:
     """The share of the places' time, from the first trial's start to the last one's end, spent in training and
-    evaluation steps."""
+    evaluation steps; 0 without trials."""
+    if trials.empty:
+        return 0.0
     ended = trials["started"] + trials["seconds"]
     span = ended.max() - trials["started"].min()
     return float((trials["train_s"] + trials["eval_s"]).sum() / max(1e-9, slots * span))

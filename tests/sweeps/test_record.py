@@ -70,6 +70,7 @@ def test_keeper_keeps_the_best(tmp_path):
     assert keeper.wants(1, 0.35), "a trial does not compete with its own past"
     keeper.keep(1, 0.2, {"model": b"better"})
     assert (tmp_path / "1" / "model").read_bytes() == b"better"
-    assert not keeper.is_over()
+    assert not keeper.beat(1, 0.5, 2.0, 0.1)
     keeper.end()
-    assert keeper.is_over()
+    assert keeper.beat(1, 0.7, 3.0, 0.1)
+    assert keeper.latest() == {1: (0.7, 3.0, 0.1)}

@@ -54,9 +54,10 @@ def check_mirror(uri: str):
     assert [(m.step, m.value) for m in history] == [(0, 0.2), (1, 0.1)]
 
 
-def test_mlflow_mirror(tmp_path):
+def test_mlflow_mirror(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     uri, warnings = f"sqlite:///{tmp_path / 'mlflow.db'}", []
-    tracker = Tracker(uri, "digits", "a sweep", {"space": "quick"}, warnings.append)
+    tracker = Tracker(uri, tmp_path / "artifacts", "digits", "a sweep", {"space": "quick"}, warnings.append)
     record = Record(tmp_path / "record.db", (tracker,))
     play(record)
     artifact = tmp_path / "ensemble.json"
@@ -64,6 +65,8 @@ def test_mlflow_mirror(tmp_path):
     tracker.close({"val_error": 0.01}, [artifact])
     assert warnings == []
     check_mirror(uri)
+    assert len(list((tmp_path / "artifacts").rglob("ensemble.json"))) == 1
+    assert list(tmp_path.rglob("mlruns")) == []
 
 
 def free_port() -> int:
@@ -75,7 +78,7 @@ def free_port() -> int:
 def test_mlflow_away_at_the_start(tmp_path):
     warnings = []
     began = time.monotonic()
-    tracker = Tracker(f"http://127.0.0.1:{free_port()}", "digits", "a sweep", {}, warnings.append)
+    tracker = Tracker(f"http://127.0.0.1:{free_port()}", None, "digits", "a sweep", {}, warnings.append)
     record = Record(tmp_path / "record.db", (tracker,))
     play(record)
     tracker.close({}, [])
@@ -96,14 +99,14 @@ def test_mlflow_server_stopped_in_the_middle(tmp_path):
     try:
         wait_for(port)
         uri, warnings = f"http://127.0.0.1:{port}", []
-        tracker = Tracker(uri, "digits", "a sweep", {"space": "quick"}, warnings.append)
+        tracker = Tracker(uri, None, "digits", "a sweep", {"space": "quick"}, warnings.append)
         record = Record(tmp_path / "record.db", (tracker,))
         play(record)
         tracker.close({"val_error": 0.01}, [])
         assert warnings == []
         check_mirror(uri)
 
-        tracker = Tracker(uri, "digits", "another", {}, warnings.append)
+        tracker = Tracker(uri, None, "digits", "another", {}, warnings.append)
         until = time.monotonic() + 30
         while len(runs_of(uri, "digits")) < 5 and time.monotonic() < until:
             time.sleep(0.2)
@@ -175,9 +178,23 @@ def test_display_in_a_terminal(tmp_path):
     assert len(lines) == 6
     assert max(map(len, lines)) <= 80
     assert "1 complete, 1 stopped, 1 failed" in lines[1]
-    assert "trial 0 convnet" in lines[2]
-    assert "training" in lines[3]
+    assert "trial 0 convnet" in lines[3]
+    assert "01:30 left" in lines[4]
     assert "Ctrl-C ends the search" in lines[5]
+
+
+def test_a_running_trial_is_shown(tmp_path):
+    progress = Progress(Console(file=io.StringIO()), 1, lambda: None, lambda: False, None)
+    assert progress.line().startswith("no result yet")
+    record = Record(tmp_path / "record.db", (progress,))
+    record.trial_started(0, CONFIG, {})
+    time.sleep(0.2)
+    progress.beat({0: (0.73, 0.1, 0.05)})
+    assert progress.line().startswith("1 running · now 0 convnet 0.7 epochs")
+    training, evaluating, other = (int(p) for p in re.findall(r"(\d+)%", progress._time_went()))
+    assert 30 <= training <= 50
+    assert 15 <= evaluating <= 25
+    assert training + evaluating + other in (99, 100, 101)
 
 
 def test_summary_fits_80_columns(tmp_path):

@@ -1,0 +1,106 @@
+"""What was asked: the flags of a sweep, its folder, and what sweep.json says of them."""
+
+import platform
+import re
+import subprocess
+import sys
+from argparse import Namespace
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from sweeps.choose.combine import ENSEMBLES
+from sweeps.search.launch import GPU_SHARE
+from sweeps.search.scheduler import SCHEDULERS
+from sweeps.search.searcher import METRICS, SEARCHERS
+from sweeps.search.space import SPACES
+from trainable.datasets import DATASETS, default_dataset
+from trainable.errors import BadInput, Parser, lookup, positive
+
+ROOT = Path(__file__).resolve().parents[1]
+DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
+QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
+VERSIONS = ("ray", "torch", "torchvision", "optuna", "mlflow")
+
+
+def parse(arguments: list[str]) -> Namespace:
+    """Raises BadInput for what cannot be meant."""
+    p = Parser(prog="arch_sweep.py", description="Search, train, combine; write a submission.")
+    p.add_argument("--name", help="the sweep's folder under --results (default: date and dataset)")
+    p.add_argument("--dataset", help=f"{', '.join(DATASETS)} (default: the competition's if it is in data/, else the sample)")
+    p.add_argument("--space", help=f"{', '.join(SPACES)} or FILE.py:function (default: {DEFAULTS['space']})")
+    p.add_argument("--trials", type=positive(int), help="how many to start at most (default: as many as there is time for)")
+    p.add_argument(
+        "--time-budget",
+        metavar="30m",
+        help=f"for the search, from the start (default: {DEFAULTS['time_budget']}, or none with --trials)",
+    )
+    p.add_argument("--max-epochs", type=positive(float, 1e5), help=f"of a trial (default: {DEFAULTS['max_epochs']:g})")
+    p.add_argument("--searcher", default="tpe", help=f"who proposes: {', '.join(SEARCHERS)}")
+    p.add_argument("--scheduler", default="asha", help=f"who stops trials: {', '.join(SCHEDULERS)}")
+    p.add_argument("--metric", default="val_loss", help=f"what is minimised: {', '.join(METRICS)}")
+    p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best on val)")
+    p.add_argument("--concurrent", type=positive(int), help="trials at a time (default: fill the cluster)")
+    p.add_argument("--cpus-per-trial", type=positive(int), default=1, help="processors, and threads, a trial")
+    p.add_argument(
+        "--gpus-per-trial", type=positive(float, or_zero=True), help=f"share of a GPU (default: {GPU_SHARE} if there are any)"
+    )
+    p.add_argument("--address", help="an existing Ray cluster (default: start one here)")
+    p.add_argument("--quick", action="store_true", help="--dataset digits-sample --space quick --time-budget 7m, where not given")
+    p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
+    p.add_argument("--seed", type=positive(int, 2**31, or_zero=True), default=0, help="of the searcher and the trials")
+    args = p.parse_args(arguments)
+    preset = QUICK if args.quick else DEFAULTS
+    args.why = "asked for" if args.dataset else "the quick sweep's"
+    for name, value in preset.items():
+        if getattr(args, name) is None and (name != "time_budget" or not args.trials):
+            setattr(args, name, value)
+    if args.dataset is None:
+        args.dataset, args.why = default_dataset()
+    args.time_budget = args.time_budget and seconds(args.time_budget)
+    for table, name in ((DATASETS, "dataset"), (SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
+        lookup(table, getattr(args, name), name)
+    lookup(dict.fromkeys(METRICS), args.metric, "metric")
+    if args.ensemble:
+        lookup(ENSEMBLES, args.ensemble, "ensemble")
+    if args.name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", args.name):
+        raise BadInput(f"--name {args.name!r}: up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    args.results = Path(args.results or ROOT / "results").resolve()
+    return args
+
+
+def seconds(text: str) -> float:
+    """'90s', '30m', '1h30m' in seconds; raises BadInput."""
+    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        raise BadInput(f"--time-budget {text!r} is not a time; write 90s, 30m or 1h30m")
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    total = sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
+    if not 0 < total <= 365 * 86400:
+        raise BadInput(f"--time-budget {text!r} should be above 0 and at most a year")
+    return total
+
+
+def new_folder(args: Namespace) -> Path:
+    """The sweep's folder, made; raises BadInput if it exists."""
+    folder = args.results / (args.name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{args.dataset}")
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError as there:
+        raise BadInput(f"{folder} exists; choose another --name") from there
+    except OSError as wrong:
+        raise BadInput(f"--results {args.results}: {wrong.strerror}; choose a folder that can be written") from wrong
+    return folder
+
+
+def about(args: Namespace, data) -> dict:
+    """What sweep.json says."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    images = {name: len(getattr(data, name)) for name in ("train", "val", "test", "unlabelled")}
+    return {
+        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": ["python", "sweeps/arch_sweep.py", *sys.argv[1:]],
+        "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "data": {"fingerprint": data.fingerprint, "images": images},
+        "commit": commit.stdout.strip() or None,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
+    }
