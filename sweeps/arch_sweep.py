@@ -46,16 +46,17 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=120)
 
     def say(text: str):
-        console.print(text, highlight=False, soft_wrap=True)
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     data = load(args.dataset)
     space, budgets = find_space(args.space), rungs(args.max_epochs)
+    folder, sweep = new_folder(args), about(args, data)
     say(f"{args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} val. Starting Ray.")
     ending = launch.Ending(args.time_budget and max(1.0, args.time_budget - (time.monotonic() - began)))
     with launch.cluster(args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent) as places:
-        folder, sweep = new_folder(args), about(args, data)
+        folder.mkdir()
         files.write_json(folder / "sweep.json", sweep)
-        say(f"Sweep {folder.name}: {places.slots} trials at a time on {places.device}, compared at {_list(budgets)} epochs.")
+        say(f"Sweep {folder.name}: {places.slots} trials at a time on {places.words}, compared at {_list(budgets)} epochs.")
         mlflow = f"sqlite:///{args.results / 'mlflow.db'}", args.results / "mlflow-artifacts"
         tracker = Tracker(*mlflow, args.dataset, folder.name, flat_about(sweep), warn=say)
         progress = Progress(console, places.slots, ending.seconds_left, ending.is_over, args.trials)
@@ -72,12 +73,14 @@ def main() -> int:
             is_over=ending.is_over,
         )
         with progress:
-            launch.run_search(search, data, places, ending, folder, tell=progress.beat)
+            broken = launch.run_search(search, data, places, ending, folder, tell=progress.beat)
         record.close()
         trials, curves = views.write_tables(folder)
+        if broken:
+            say(broken)
         say(f"Searched for {(time.monotonic() - began) / 60:.1f} minutes. The best networks predict what a submission needs.")
         methods = [args.ensemble] if args.ensemble else list(ENSEMBLES)
-        ensemble = combine(folder, data, methods, places.cpus, places.gpus)
+        ensemble = combine(folder, data, methods, places)
 
     busy = views.busy(trials, places.slots)
     sweep["ended"] = {"seconds": round(time.monotonic() - began, 1), "trials": len(trials), "cores_busy": busy}
@@ -92,7 +95,7 @@ def main() -> int:
     summary.show(console, trials, ensemble, {"val": len(data.val)})
     say(f"{len(trials)} trials in {(time.monotonic() - began) / 60:.1f} minutes; cores busy training: {busy:.0%}.")
     summary.next_commands(console, folder, [f"{name:<16}{what}" for name, what in WRITTEN.items()], next_steps(args, folder))
-    return 0
+    return 1 if broken else 0
 
 
 def _list(budgets: list[float]) -> str:

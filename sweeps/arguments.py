@@ -57,7 +57,7 @@ def parse(arguments: list[str]) -> Namespace:
             setattr(args, name, value)
     if args.dataset is None:
         args.dataset, args.why = default_dataset()
-    args.time_budget = args.time_budget and seconds(args.time_budget)
+    args.time_budget = None if args.time_budget is None else seconds(args.time_budget)
     for table, name in ((DATASETS, "dataset"), (SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
         lookup(table, getattr(args, name), name)
     lookup(dict.fromkeys(METRICS), args.metric, "metric")
@@ -81,12 +81,12 @@ def seconds(text: str) -> float:
 
 
 def new_folder(args: Namespace) -> Path:
-    """The sweep's folder, made; raises BadInput if it exists."""
+    """Where the sweep will lie; raises BadInput if that exists or cannot be made."""
     folder = args.results / (args.name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{args.dataset}")
+    if folder.exists():
+        raise BadInput(f"{folder} exists; choose another --name")
     try:
-        folder.mkdir(parents=True)
-    except FileExistsError as there:
-        raise BadInput(f"{folder} exists; choose another --name") from there
+        args.results.mkdir(parents=True, exist_ok=True)
     except OSError as wrong:
         raise BadInput(f"--results {args.results}: {wrong.strerror}; choose a folder that can be written") from wrong
     return folder
@@ -94,13 +94,20 @@ def new_folder(args: Namespace) -> Path:
 
 def about(args: Namespace, data) -> dict:
     """What sweep.json says."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     images = {name: len(getattr(data, name)) for name in ("train", "val", "test", "unlabelled")}
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": ["python", "sweeps/arch_sweep.py", *sys.argv[1:]],
         "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
         "data": {"fingerprint": data.fingerprint, "images": images},
-        "commit": commit.stdout.strip() or None,
+        "commit": _commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
+
+
+def _commit() -> str | None:
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    except OSError:
+        return None  # no git here
+    return git.stdout.strip() or None

@@ -1,6 +1,7 @@
 """Who may import whom."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def test_the_rule_can_be_broken():
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_nothing_on_disk_is_unpickled(path):
     assert not uses(path, "pickle", "cloudpickle", "joblib", "dill")
-    assert "torch.load" not in (ROOT / path).read_text()
+    assert not re.search(r"(?<!safetensors\.)torch\.load\(", (ROOT / path).read_text())
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)

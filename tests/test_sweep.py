@@ -167,7 +167,7 @@ def test_a_killed_trial_process_costs_one_trial(tmp_path):
     sweep = start(tmp_path, "--quick", "--trials", "5", "--max-epochs", "1")
     record = tmp_path / "results" / "s" / "record.db"
     wait(lambda: record.exists() and len(read(record)[1]) >= 1)
-    victim = next(pid for pid in processes_under(sweep.pid) if b"RayTrial" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    victim = next(pid for pid in processes_under(sweep.pid) if b"ray::Resource" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(victim, signal.SIGKILL)
     said = finish(sweep)
     assert sweep.returncode == 0, said

@@ -8,6 +8,8 @@ from trainable.augment import AUGMENTS
 from trainable.errors import BadInput, check, lookup
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
+DEFAULT_AUGMENT = {name: a.default for name, a in AUGMENTS.items()}
+
 
 @dataclass(frozen=True)
 class TrialConfig:
@@ -18,7 +20,7 @@ class TrialConfig:
     """
 
     arch: str = "convnet"
-    knobs: Mapping = field(default_factory=dict)  # of the architecture; what is absent has the architecture's default
+    knobs: Mapping = field(default_factory=dict)  # of the architecture; what is absent gets the architecture's default
     epochs: float = 8.0  # the whole schedule; fractions are allowed
     batch_size: int = 128
     optimizer: str = "adamw"
@@ -29,7 +31,7 @@ class TrialConfig:
     warmup: float = 0.15  # share of the training during which the learning rate rises, where the schedule has one
     label_smoothing: float = 0.05
     average: float = 0.998  # decay of the running average of the weights; 0: none
-    augment: Mapping = field(default_factory=lambda: {name: a.default for name, a in AUGMENTS.items()})
+    augment: Mapping = field(default_factory=lambda: dict(DEFAULT_AUGMENT))  # what is absent is off
     seed: int = 0
 
     def __post_init__(self):
@@ -40,11 +42,15 @@ class TrialConfig:
             lookup(arch.DEFAULTS, knob, f"knob of {self.arch}")
         for name, strength in self.augment.items():
             check(f"augment.{name}", strength, 0, lookup(AUGMENTS, name, "augmentation").high)
+        object.__setattr__(self, "knobs", {**arch.DEFAULTS, **self.knobs})
+        object.__setattr__(self, "augment", {name: self.augment.get(name, 0.0) for name in AUGMENTS})
         check("epochs", self.epochs, 1e-6, 1e5)
         check("batch_size", self.batch_size, 1, 1 << 20, whole=True)
         check("lr", self.lr, 0, 1e3)
         check("seed", self.seed, 0, 2**63 - 1, whole=True)
-        for name in ("momentum", "weight_decay", "warmup", "label_smoothing", "average"):
+        for name in ("momentum", "average"):
+            check(name, getattr(self, name), 0, 0.999999)
+        for name in ("weight_decay", "warmup", "label_smoothing"):
             check(name, getattr(self, name), 0, 1)
 
     def flat(self) -> dict:
@@ -76,4 +82,4 @@ class TrialConfig:
         given = {key: flat[key] for key in flat if key in plain}
         knobs = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith(f"{arch}.")}
         augment = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith("augment.")}
-        return cls(**given, knobs=knobs, **({"augment": augment} if augment else {}))
+        return cls(**given, knobs=knobs, augment={**DEFAULT_AUGMENT, **augment})

@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import NoReturn
 
 
@@ -17,7 +17,7 @@ def lookup(table: Mapping, name: str, what: str):
     Raises:
         BadInput: `name` is not in the table; the message lists the known names.
     """
-    if name not in table:
+    if not isinstance(name, Hashable) or name not in table:
         raise BadInput(f"unknown {what} {name!r}; known: {', '.join(map(str, table))}")
     return table[name]
 
@@ -74,6 +74,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except BadInput as wrong:
         print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(wrong).split())}", file=sys.stderr)
         status = 2
+    except FloatingPointError as diverged:
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {diverged}; a lower learning rate may help", file=sys.stderr)
+        status = 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = 130

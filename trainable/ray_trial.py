@@ -26,46 +26,51 @@ class RayTrial(tune.Trainable):
     What goes wrong in a trial comes back as the result `failed`: the actor lives on, and the reason is not lost.
     """
 
-    def setup(self, config: dict, data: Dataset, keeper, rungs: list[float], threads: int):
+    def setup(self, config: dict, data: Dataset, keeper, rungs: list[float], threads: int, device: str | None):
         torch.set_num_threads(threads)
-        self.data, self.keeper, self.rungs = data, keeper, rungs
+        self.data, self.keeper, self.rungs, self.device = data, keeper, rungs, device
         self.reset_config(config)
 
     def reset_config(self, new_config: dict) -> bool:
         self.number, self.flat = new_config["number"], new_config["config"]
-        self.run, self.rung = None, 0
+        self.run, self.state, self.rung = None, None, 0  # frees the last trial's memory before the next is built
         self.train_s = self.eval_s = 0.0
         return True
 
     def step(self) -> dict:
         try:
             return self._to_next_rung()
+        except ray.exceptions.RayError:
+            raise  # no keeper: nothing that this process could do
         except Exception as wrong:
+            if isinstance(wrong, torch.AcceleratorError) and not isinstance(wrong, torch.OutOfMemoryError):
+                raise  # CUDA is lost to this process; Tune starts another
             where = traceback.extract_tb(wrong.__traceback__)[-1]
             reason = f"{type(wrong).__name__}: {wrong} ({os.path.basename(where.filename)}:{where.lineno})"
-            self.run = None
+            self.run = self.state = None
             return {"failed": reason, "train_s": self.train_s, "eval_s": self.eval_s}
 
     def _to_next_rung(self) -> dict:
         if self.run is None:
             self.config = TrialConfig.from_flat(self.flat)
-            self.run = fit(self.config, self.data)
-        interrupted = self._beat(0.0) if not self.train_s else False
-        if interrupted and not self.train_s:
+            self.run = fit(self.config, self.data, self.device)
+        interrupted = self._beat(self.state.budget if self.state else 0.0)
+        if interrupted and not self.state:
             return {"interrupted": True, "budget": 0.0}
         losses, beat = [], time.monotonic()
-        while not interrupted:
+        # Rungs so close that they fall on one step are judged there one after the other.
+        while not interrupted and not self._reached(self.rungs[self.rung]):
             began = time.monotonic()
-            metrics, state = next(self.run)
-            self.state = state
+            metrics, self.state = next(self.run)
             losses.append(metrics["loss"])
             now = time.monotonic()
             self.train_s += now - began
-            if state.step == state.steps_at(self.rungs[self.rung]):
-                break
             if now - beat > BEAT:
-                beat, interrupted = now, self._beat(state.budget)
+                beat, interrupted = now, self._beat(self.state.budget)
         return self._evaluate(losses, interrupted)
+
+    def _reached(self, budget: float) -> bool:
+        return self.state is not None and self.state.step >= self.state.steps_at(budget)
 
     def _beat(self, budget: float) -> bool:
         return ray.get(self.keeper.beat.remote(self.number, budget, self.train_s, self.eval_s))

@@ -26,10 +26,14 @@ def main():
     args = parse(sys.argv[1:])
     config = configure(args)
     data = load(args.dataset)
+    steps = fit(config, data)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)  # complain before the training, not after it
+    except OSError as wrong:
+        raise BadInput(f"--out {args.out}: {wrong.strerror}; choose a folder that can be written") from wrong
     print(f"{config.arch} on {data.name}: {len(data.train):,} images to train, {len(data.val):,} to choose (val).")
 
     began = time.monotonic()
-    steps = fit(config, data)
     with tqdm(
         total=config.epochs, unit="epoch", bar_format="{l_bar}{bar}| {n:.2f}/{total:g} epochs [{elapsed}<{remaining}{postfix}]"
     ) as bar:

@@ -33,10 +33,10 @@ ENSEMBLES = {"mean": mean, "vote": vote, "best": best}
 
 @dataclass(frozen=True)
 class Choice:
-    """A method over the `size` best members, and what it makes on val."""
+    """A method over some members, and what it makes on val."""
 
     method: str
-    size: int
+    members: tuple[int, ...]  # places in the order of the members given
     errors: int
     loss: float  # cross-entropy at the best temperature
     temperature: float  # of the combined probabilities: the mean of calibrated networks is under-confident
@@ -45,33 +45,36 @@ class Choice:
 def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tuple[Choice, list[Choice]]:
     """The ensemble to take, and the best of each method.
 
-    What makes more errors than the best single network is out. Of the rest, the largest whose cross-entropy is
-    within one standard error (of the paired difference, image by image) of the lowest: the lowest of many is
-    flattered by being chosen, a single network most of all. The rule is Breiman's, turned to ensembles.
+    What makes more errors than the best single network is out, where `methods` allow for less. Of the rest, the
+    largest whose cross-entropy is within one standard error (of the paired difference, image by image) of the lowest:
+    the lowest of many is flattered by being chosen, a single network most of all. The rule is Breiman's (CART, 1984),
+    turned to ensembles.
 
     Args:
         probs: [members, n, classes], best member first.
         labels: [n].
         methods: names from ENSEMBLES.
     """
-    bound = min(scores.errors(member, labels) for member in probs)
+    errors = [scores.errors(member, labels) for member in probs]
+    singles = {0, errors.index(min(errors))}
     choices, losses = [], []
     for method in methods:
         # One network is no ensemble: `best` stands for it.
-        for size in [1] if method == "best" or len(probs) == 1 else range(2, len(probs) + 1):
-            combined = ENSEMBLES[method](probs[:size])
+        sizes = range(2, len(probs) + 1) if len(probs) > 1 else [1]
+        for members in [(i,) for i in singles] if method == "best" else [tuple(range(size)) for size in sizes]:
+            combined = ENSEMBLES[method](probs[list(members)])
             temperature = scores.best_temperature(np.log(combined.clip(1e-12)), labels)
             by_image = scores.losses(sharpen(combined, temperature), labels)
-            choices.append(Choice(method, size, scores.errors(combined, labels), float(by_image.mean()), temperature))
+            choices.append(Choice(method, members, scores.errors(combined, labels), float(by_image.mean()), temperature))
             losses.append(by_image)
 
     def merit(i: int) -> tuple:
-        return max(choices[i].errors, bound), choices[i].loss
+        return max(choices[i].errors, min(errors)), choices[i].loss
 
     order = sorted(range(len(choices)), key=merit)
     lowest = order[0]
     allowed = [i for i in order if merit(i)[0] == merit(lowest)[0] and _within_one_error(losses[i], losses[lowest])]
-    taken = max(allowed, key=lambda i: (choices[i].size, -choices[i].loss))
+    taken = max(allowed, key=lambda i: (len(choices[i].members), -choices[i].loss))
     bests = [next(choices[i] for i in order if choices[i].method == method) for method in methods]
     return choices[taken], bests
 

@@ -10,19 +10,21 @@ from trainable import files, scores
 from trainable.datasets.container import Dataset
 
 
-def combine(folder: Path, data: Dataset, methods: list[str], cpus: int, gpus: float) -> dict | None:
+def combine(folder: Path, data: Dataset, methods: list[str], places) -> dict | None:
     """Choose the best ensemble on val, score it once on test, predict the unlabelled images.
 
     Writes `ensemble.json` and `submission.csv`. Where a dataset has no unlabelled images, the submission is about its
-    test images. Returns what `ensemble.json` holds, or None if no trial left a network.
+    test images. `places` has the cpus, gpus and device of a trial.
+
+    Returns what `ensemble.json` holds, or None if no trial left a network.
     """
     members = find(folder)
     if not members:
         return None
     choice, bests = choose(np.stack([m.val for m in members]), data.val.labels, methods)
-    chosen = members[: choice.size]
+    chosen = [members[i] for i in choice.members]
     splits = {name: split for name in ("test", "unlabelled") if len(split := getattr(data, name))}
-    probs, times = predict_all(chosen, splits, cpus, gpus)
+    probs, times = predict_all(chosen, splits, places)
     combined = {
         name: sharpen(ENSEMBLES[choice.method](np.stack([p[name] for p in probs])), choice.temperature) for name in splits
     }
@@ -37,7 +39,7 @@ def combine(folder: Path, data: Dataset, methods: list[str], cpus: int, gpus: fl
         "test": _test(combined["test"], data.test.labels) if "test" in splits else None,
         "ms_per_image": sum(times),
         "best_single": _about(single, data),
-        "methods": {b.method: {"members": b.size, "val": _score(b.errors, b.loss, len(data.val))} for b in bests},
+        "methods": {b.method: {"members": len(b.members), "val": _score(b.errors, b.loss, len(data.val))} for b in bests},
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
     asked = about["submission"]

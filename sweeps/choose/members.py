@@ -49,25 +49,27 @@ def _digest(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def predict_all(members: list[Member], splits: dict[str, Split], cpus: int, gpus: float) -> tuple[list[dict], list[float]]:
+def predict_all(members: list[Member], splits: dict[str, Split], places) -> tuple[list[dict], list[float]]:
     """Every member's probabilities for every split, kept beside its weights, and its milliseconds an image.
 
     Returns:
         A dict split -> float32 [n, classes] for each member, and the times.
     """
-    task = ray.remote(_predict).options(num_cpus=cpus, num_gpus=gpus)
+    task = ray.remote(_predict).options(num_cpus=places.cpus, num_gpus=places.gpus)
     shared = ray.put(splits)
-    running = [task.remote(m.saved_files, m.metrics["temperature"], shared, cpus) for m in members]
+    running = [task.remote(m.saved_files, m.metrics["temperature"], shared, places.cpus, places.device) for m in members]
     answers = ray.get(running)
     for member, (probs, _) in zip(members, answers, strict=True):
         files.write(member.folder / PROBS, safetensors.numpy.save({"val": member.val, **probs}))
     return [probs for probs, _ in answers], [ms for _, ms in answers]
 
 
-def _predict(contents: dict, temperature: float, splits: dict[str, Split], threads: int) -> tuple[dict, float]:
+def _predict(
+    contents: dict, temperature: float, splits: dict[str, Split], threads: int, device: str | None
+) -> tuple[dict, float]:
     torch.set_num_threads(threads)
     network, _, _ = saved.unpack(contents)
-    plan = engine.plan(network)
+    plan = engine.plan(network, device)
     plan.place(network)
     began = time.monotonic()
     out = {name: scores.softmax(predict(network, split, plan), temperature).astype(np.float32) for name, split in splits.items()}

@@ -7,7 +7,7 @@ import optuna
 
 from sweeps.search.searcher import draw_config
 from sweeps.search.space import SPACES, Space
-from trainable.errors import BadInput, lookup
+from trainable.errors import BadInput
 
 
 def find_space(name: str) -> Space:
@@ -17,10 +17,15 @@ def find_space(name: str) -> Space:
         BadInput: no such name, file or function, or what it draws is no TrialConfig.
     """
     path, colon, function = name.rpartition(":")
+    known = f"known: {', '.join(SPACES)}, or FILE.py:function"
+    if name in SPACES:
+        return SPACES[name]
     if not colon:
-        return lookup(SPACES, name, "space")
+        raise BadInput(f"unknown space {name!r}; {known}")
     if not Path(path).is_file():
-        raise BadInput(f"unknown space {name!r}: no file {path}; known: {', '.join(SPACES)}, or FILE.py:function")
+        raise BadInput(f"unknown space {name!r}: no file {path}; {known}")
+    if not path.endswith(".py"):
+        raise BadInput(f"space {name!r}: {path} should end with .py")
     spec = importlib.util.spec_from_file_location("user_space", path)
     module = importlib.util.module_from_spec(spec)
     try:

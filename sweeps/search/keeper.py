@@ -3,6 +3,7 @@
 Trials on other machines need no shared folder: the files travel through Ray.
 """
 
+import math
 import shutil
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class Keeper:
 
     def wants(self, number: int, loss: float) -> bool:
         others = sorted(other for n, other in self.losses.items() if n != number)
-        return len(others) < self.best or loss < others[self.best - 1]
+        better_than_before = loss < self.losses.get(number, math.inf)
+        return better_than_before and (len(others) < self.best or loss < others[self.best - 1])
 
     def keep(self, number: int, loss: float, contents: dict[str, bytes]) -> dict[str, str]:
         """Write a trial's files and return their SHA-256 by name."""

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -43,13 +44,18 @@ class Places:
     slots: int
     cpus: int
     gpus: float
-    device: str  # in words
+    words: str  # what they are, for people
+
+    @property
+    def device(self) -> str | None:
+        """For torch: Ray hides the GPUs from nobody, so a trial without a share must be told."""
+        return None if self.gpus else "cpu"
 
 
 class Ending:
     """When the search ends: at the deadline, at the first Ctrl-C or SIGTERM, or at the last trial.
 
-    The second Ctrl-C raises KeyboardInterrupt.
+    The second signal raises KeyboardInterrupt.
     """
 
     def __init__(self, seconds: float | None):
@@ -68,7 +74,8 @@ class Ending:
         """Listen to signals, tell the keeper when the search is over, and pass on the trials' beats once a second."""
 
         def heard(number, frame):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if self.asked.is_set():
+                raise KeyboardInterrupt
             self.asked.set()
 
         def watch():
@@ -89,7 +96,7 @@ class Ending:
             yield
         finally:
             self.finished.set()
-            thread.join()
+            thread.join(1)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -101,7 +108,9 @@ def cluster(address: str | None, cpus: int, gpus: float | None, concurrent: int 
     Raises:
         BadInput: a trial asks for more than any machine has, or the address does not answer.
     """
-    if address is None:
+    if address:
+        _listens(address)
+    else:
         here = [{"CPU": engine.cores(), "GPU": torch.cuda.device_count()}]
         _places(here, cpus, gpus, concurrent)  # complain before Ray's ten seconds
     try:
@@ -111,13 +120,24 @@ def cluster(address: str | None, cpus: int, gpus: float | None, concurrent: int 
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    except (ConnectionError, ValueError) as wrong:
-        raise BadInput(f"no Ray cluster answers at {address!r}: {str(wrong).splitlines()[0]}") from wrong
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
+        raise BadInput(f"no Ray cluster to work on at {address or 'this machine'}: {str(wrong).splitlines()[0]}") from wrong
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
         yield _places([node["Resources"] for node in ray.nodes() if node["Alive"]], cpus, gpus, concurrent)
     finally:
         ray.shutdown()
+
+
+def _listens(address: str):
+    """Raises BadInput unless something answers at host:port; Ray itself would wait for minutes."""
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError, OverflowError) as wrong:
+        raise BadInput(f"no Ray cluster answers at {address!r} ({wrong}); give HOST:PORT of its head, or auto") from wrong
 
 
 def _places(nodes: list[dict], cpus: int, gpus: float | None, concurrent: int | None) -> Places:
@@ -130,8 +150,10 @@ def _places(nodes: list[dict], cpus: int, gpus: float | None, concurrent: int | 
     if gpus > most_gpus:
         raise BadInput(f"--gpus-per-trial {gpus:g}: the largest machine has {most_gpus:g}; give at most that")
     slots = sum(_fit(node, cpus, gpus) for node in nodes)
-    device = f"{sum(node.get('GPU', 0) for node in nodes):g} GPUs" if gpus else f"{slots * cpus} CPU cores"
-    return Places(min(slots, concurrent or slots), cpus, gpus, device)
+    if not slots:
+        raise BadInput(f"no machine has {cpus} processors and {gpus:g} GPUs at once; ask for less a trial")
+    words = f"{sum(node.get('GPU', 0) for node in nodes):g} GPUs" if gpus else f"{slots * cpus} CPU cores"
+    return Places(min(slots, concurrent or slots), cpus, gpus, words)
 
 
 def _fit(node: dict, cpus: int, gpus: float) -> int:
@@ -154,20 +176,18 @@ def run_search(
     keep: int = 12,
     tell: Callable[[dict], None] = lambda beats: None,
     trainable=RayTrial,
-):
+) -> str | None:
     """Run `search` to its end over the cluster; what the `keep` best trials hand over lies in `folder`/trials.
 
-    `tell` is called once a second with every trial's latest beat, from another thread.
-
-    Raises:
-        BadInput: the space does not work.
+    `tell` is called once a second with every trial's latest beat, from another thread. Returns None, or in one line
+    what broke the search off.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(str(folder / "trials"), keep)
     searcher = TuneSearcher(search)
-    with_data = tune.with_parameters(trainable, data=data, keeper=keeper, rungs=search.rungs, threads=places.cpus)
+    shared = {"data": data, "keeper": keeper, "rungs": search.rungs, "threads": places.cpus, "device": places.device}
     tuner = tune.Tuner(
-        tune.with_resources(with_data, {"cpu": places.cpus, "gpu": places.gpus}),
+        tune.with_resources(tune.with_parameters(trainable, **shared), {"cpu": places.cpus, "gpu": places.gpus}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=TuneScheduler(search),
@@ -184,10 +204,13 @@ def run_search(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the keeper has what matters
         ),
     )
-    with ending.watching(keeper, tell):
-        tuner.fit()
-    if searcher.broken:
-        raise searcher.broken
+    try:
+        with ending.watching(keeper, tell):
+            tuner.fit()
+    except Exception as wrong:  # whatever Tune dies of: the networks that are there can still be combined
+        search.abandon(f"the search broke off: {type(wrong).__name__}")
+        return f"The search broke off: {type(wrong).__name__}: {wrong}"
+    return str(searcher.broken) if searcher.broken else None
 
 
 class TuneSearcher(tune.search.Searcher):
@@ -229,9 +252,14 @@ class TuneScheduler(tune.schedulers.FIFOScheduler):
         return self.CONTINUE if self.search.hear(trial.config["number"], result) else self.STOP
 
     def on_trial_error(self, tune_controller, trial):
-        error = trial.get_error()
-        reason = str(error).strip().splitlines()[0] if error else "no reason given"
-        self.search.lose(trial.config["number"], f"its process died: {reason}")
+        self.search.lose(trial.config["number"], f"its process died: {_last_line(trial.error_file)}")
 
     def __getstate__(self) -> dict:
         return {}
+
+
+def _last_line(path: str | None) -> str:
+    try:
+        return Path(path).read_text().strip().splitlines()[-1].strip()
+    except (OSError, TypeError, IndexError):
+        return "no reason given"

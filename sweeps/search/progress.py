@@ -71,7 +71,8 @@ class Progress:
         """Every trial's latest beat: epochs, seconds of training, seconds of evaluating."""
         with self.lock:
             self.heard = time.monotonic()
-            self.beats |= beats
+            # The last rung may be newer than the last beat before it.
+            self.beats |= {n: beat for n, beat in beats.items() if sum(beat[1:]) >= sum(self.beats.get(n, (0, 0, 0))[1:])}
 
     def line(self) -> str:
         """Everything in one line."""
@@ -111,6 +112,8 @@ class Progress:
     def _display(self) -> Group:
         with self.lock:
             grid = Table.grid(padding=(0, 2))
+            bar = ProgressBar(total=1.0, width=56)
+            grid.add_row("", bar)
             grid.add_row("trials", self._counts() or "none yet")
             grid.add_row("now", self._now().removeprefix("now "))
             grid.add_row("best", self._best())
@@ -119,16 +122,16 @@ class Progress:
         left = self.seconds_left()
         shares = [1 - left / self.span] if self.span else []
         shares += [ended / self.trials] if self.trials else []
-        bar = ProgressBar(total=1.0, completed=max(shares, default=0.0), width=60)
+        bar.update(max(shares, default=0.0))
         note = (
             "ending: the running trials hand over what they have"
             if self.is_over()
             else "Ctrl-C ends the search and combines what there is"
         )
-        return Group(bar, grid, Text(note, style="dim"))
+        return Group(grid, Text(note, style="dim"))
 
     def _say(self, text: str):
-        self.console.print(f"{_minutes(time.monotonic() - self.began):>7}  {text}", highlight=False, soft_wrap=True)
+        self.console.print(f"{_minutes(time.monotonic() - self.began):>7}  {text}", markup=False, highlight=False, soft_wrap=True)
 
     def _say_often(self):
         while not self.closed.wait(SAY_EVERY):

@@ -68,7 +68,7 @@ class Record:
         self._event(
             "UPDATE trials SET state = ?, reason = ?, ended = ?, train_s = ?, eval_s = ? WHERE number = ?",
             (state, reason, time.time(), train_s, eval_s, number),
-            {"kind": "trial_ended", "number": number, "state": state, "reason": reason, "busy_s": train_s + eval_s},
+            {"kind": "trial_ended", "number": number, "state": state, "reason": reason},
         )
 
     def _event(self, statement: str, values: tuple, event: dict):

@@ -19,6 +19,7 @@ SEARCHERS = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
 }
 
+HOPELESS = 20  # failures without a success between them, after which a search ends
 METRICS = ("val_loss", "val_error")
 
 
@@ -65,7 +66,10 @@ class Search:
         self.study = optuna.create_study(sampler=sampler, direction="minimize")
         for point in space.start:
             self.study.enqueue_trial(point)
+        self.started = 0  # not len(study.trials): that counts what is enqueued
+        self.failures = 0  # since the last trial that did not fail
         self._asked: dict[int, optuna.Trial] = {}
+        self._times: dict[int, dict] = {}
 
     def ask(self) -> tuple[int, dict] | None:
         """The next trial's number and flat configuration, or None: no more are wanted.
@@ -73,18 +77,21 @@ class Search:
         Raises:
             BadInput: the space returned something that is no TrialConfig.
         """
-        if self.is_over() or (self.trials is not None and len(self.study.trials) >= self.trials):
+        if self.is_over() or self.started == self.trials or self.failures >= HOPELESS:
             return None
         trial = self.study.ask()
         config = draw_config(self.space, trial, epochs=self.rungs[-1], seed=self.seed + trial.number)
+        self.started += 1
         self._asked[trial.number] = trial
         self.record.trial_started(trial.number, config.flat(), trial.params)
         return trial.number, config.flat()
 
     def hear(self, number: int, result: dict) -> bool:
         """Take a trial's result; whether it goes on."""
+        if number not in self._asked:
+            return False  # lost before, and started again by Tune: it has ended for us
         trial = self._asked[number]
-        times = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
+        times = self._times[number] = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
         if "failed" in result:
             return self._end(number, "failed", result["failed"], times)
         if result["budget"] == 0:
@@ -104,11 +111,17 @@ class Search:
     def lose(self, number: int, reason: str):
         """A trial's process died."""
         if number in self._asked:
-            self._end(number, "failed", reason, {})
+            self._end(number, "failed", reason, self._times.get(number, {}))
+
+    def abandon(self, reason: str):
+        """The search cannot go on: end what is still running."""
+        for number in list(self._asked):
+            self._end(number, "interrupted", reason, self._times.get(number, {}))
 
     def _end(self, number: int, state: str, reason: str, times: dict, value: float | None = None) -> bool:
         trial = self._asked.pop(number)
         self.record.trial_ended(number, state, reason, **times)
+        self.failures = self.failures + 1 if state == "failed" else 0
         # A stopped trial keeps its values by rung, so the sampler compares like with like; one that never
         # reported has nothing to compare.
         if state == "complete":

@@ -7,8 +7,8 @@ from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
-# Where every search begins: this recipe on each architecture, and on a second network of the first one. Parameters
-# are named as in `recipe_space`; what is absent is drawn.
+# Where every search begins: this recipe on the first architecture of each family, and on a second network of the
+# first family. Parameters are named as in `recipe_space`; what is absent is drawn.
 START = {
     "batch_size": 128,
     "optimizer": "adamw",
@@ -56,7 +56,10 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
         knobs = archs[arch](trial)
         return {"arch": arch, **{f"{arch}.{knob}": value for knob, value in knobs.items()}, **recipe_space(trial)}
 
-    first, *others = archs
+    families: dict[str, str] = {}
+    for arch in archs:
+        families.setdefault(ARCHS[arch].family, arch)
+    first, *others = families.values()
     starts = [{"arch": first, **START}, {"arch": first, **START, **SECOND}, *({"arch": arch, **START} for arch in others)]
     return Space(draw, tuple(starts))
 

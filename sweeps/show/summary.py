@@ -26,12 +26,14 @@ def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: dict[st
     console.print(f"A prediction takes {ensemble['ms_per_image']:.2f} ms an image.", highlight=False)
 
 
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
 def _families(trials: pd.DataFrame, images: int) -> Table:
-    table = Table(
-        title=f"What was tried; errors on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    table = _table(f"What was tried, and the best error on val ({images:,} images)")
     table.add_column("family")
-    for name in ("trials", "complete", "stopped", "interrupted", "failed", "best error", "minutes"):
+    for name in ("trials", "complete", "stopped", "interrupted", "failed", "error", "minutes"):
         table.add_column(name, justify="right", no_wrap=True)
     by_family = trials.assign(seconds=trials["train_s"] + trials["eval_s"]).groupby("family")
     for family, rows in sorted(by_family, key=lambda item: (item[1]["val_error"].isna().all(), item[1]["val_error"].min())):
@@ -41,24 +43,19 @@ def _families(trials: pd.DataFrame, images: int) -> Table:
 
 
 def _best_trials(trials: pd.DataFrame, images: int) -> Table:
-    table = Table(
-        title=f"The best trials, by loss (cross-entropy) on val ({images:,} images)",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    for name in ("trial", "epochs", "error", "loss", "weights"):
+    table = _table(f"The best trials, by loss (cross-entropy) on val ({images:,} images)")
+    for name in ("trial", "epochs", "error", "loss"):
         table.add_column(name, justify="right", no_wrap=True)
     for name in ("architecture", "optimizer", "lr_schedule"):
         table.add_column(name, no_wrap=True)
     for _, t in trials.dropna(subset=["val_loss"]).nsmallest(8, "val_loss").iterrows():
-        scores = f"{t['budget']:.1f}", _percent(t["val_error"]), f"{t['val_loss']:.4f}", f"{t['weights'] / 1e6:.2f} M"
+        scores = f"{t['budget']:.1f}", _percent(t["val_error"]), f"{t['val_loss']:.4f}"
         table.add_row(str(t["trial"]), *scores, t["arch"], f"{t['optimizer']} {t['lr']:.2g}", t["lr_schedule"])
     return table
 
 
 def _ensembles(ensemble: dict, images: int) -> Table:
-    table = Table(title=f"Ensembles, on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=f"Ensembles, on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("method")
     for name in ("members", "errors", "error", "loss"):
         table.add_column(name, justify="right")
@@ -78,12 +75,12 @@ def _percent(value: float) -> str:
 
 def next_commands(console: Console, folder: Path, written: list[str], commands: list[str]):
     """Name the files and the next commands."""
-    console.print(f"\nIn {folder}:", highlight=False, soft_wrap=True)
+    console.print(f"\nIn {folder}:", markup=False, highlight=False, soft_wrap=True)
     for name in written:
-        console.print(f"  {name}", highlight=False, soft_wrap=True)
+        console.print(f"  {name}", markup=False, highlight=False, soft_wrap=True)
     console.print("Next:", highlight=False)
     for command in commands:
-        console.print(f"  {command}", highlight=False, soft_wrap=True)
+        console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
 
 
 def why_none(trials: pd.DataFrame) -> str:

@@ -47,17 +47,17 @@ def test_never_more_errors_than_the_best_single(seed):
     choice, bests = choose(probs, labels, ENSEMBLES)
     assert choice.errors <= min(scores.errors(p, labels) for p in probs)
     assert {b.method for b in bests} == set(ENSEMBLES)
-    combined = sharpen(ENSEMBLES[choice.method](probs[: choice.size]), choice.temperature)
+    combined = sharpen(ENSEMBLES[choice.method](probs[list(choice.members)]), choice.temperature)
     assert (choice.errors, choice.loss) == (scores.errors(combined, labels), scores.cross_entropy(combined, labels))
 
 
 def test_good_members_are_combined_and_a_bad_one_left_out():
     probs, labels = members(5, 1.5)
     choice, _ = choose(probs, labels, ENSEMBLES)
-    assert (choice.method, choice.size) == ("mean", 5)
+    assert choice.members == (0, 1, 2, 3, 4)
     probs[4] = np.roll(probs[4], 1, axis=1)
     choice, _ = choose(probs, labels, ENSEMBLES)
-    assert (choice.method, choice.size) == ("mean", 4)
+    assert choice.members == (0, 1, 2, 3)
 
 
 def test_a_single_that_is_better_by_luck_does_not_win():
@@ -78,11 +78,20 @@ def test_a_single_that_is_better_by_far_wins():
     good, labels = members(1, 2.0)
     bad, _ = members(2, 0.1, seed=1)
     choice, _ = choose(np.concatenate([good, bad]), labels, ENSEMBLES)
-    assert (choice.method, choice.size) == ("best", 1)
+    assert (choice.method, choice.members) == ("best", (0,))
+
+
+def test_a_single_with_fewer_errors_but_more_loss_sets_the_bound():
+    """Two networks: the first is surer and wrong twice, the second unsure and wrong once."""
+    labels = np.zeros(40, dtype=int)
+    first, second = np.tile([0.99, 0.01], (40, 1)), np.tile([0.6, 0.4], (40, 1))
+    first[:2], second[5] = [0.45, 0.55], [0.01, 0.99]
+    choice, _ = choose(np.stack([first, second]), labels, ["best"])
+    assert (choice.members, choice.errors) == ((1,), 1)
 
 
 def test_an_ensemble_of_one():
     probs, labels = members(1, 1.0)
     choice, bests = choose(probs, labels, ENSEMBLES)
-    assert choice.size == 1
+    assert choice.members == (0,)
     assert len(bests) == 3

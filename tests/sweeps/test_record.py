@@ -67,7 +67,8 @@ def test_keeper_keeps_the_best(tmp_path):
             assert len(digests["model"]) == 64
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "3"]
     assert not keeper.wants(4, 0.45)
-    assert keeper.wants(1, 0.35), "a trial does not compete with its own past"
+    assert not keeper.wants(1, 0.35), "a trial's better past is not overwritten"
+    assert keeper.wants(1, 0.25), "and takes no place from its future"
     keeper.keep(1, 0.2, {"model": b"better"})
     assert (tmp_path / "1" / "model").read_bytes() == b"better"
     assert not keeper.beat(1, 0.5, 2.0, 0.1)

@@ -84,12 +84,12 @@ def test_starts_with_the_recipe_on_every_architecture(make):
     assert {config["epochs"] for config in drawn} == {16.0}
 
 
-def test_metric(make):
-    for metric in METRICS:
-        search = make(metric=metric, trials=1)
-        number, _ = search.ask()
-        search.hear(number, result(0.5, 1.0))
-        assert search.study.trials[0].intermediate_values == {0: 0.5 if metric == "val_loss" else 0.25}
+@pytest.mark.parametrize("metric", METRICS)
+def test_metric(make, metric):
+    search = make(metric=metric)
+    number, _ = search.ask()
+    search.hear(number, result(0.5, 1.0))
+    assert search.study.trials[0].intermediate_values == {0: 0.5 if metric == "val_loss" else 0.25}
 
 
 def test_failures_are_told_with_their_reason(make, tmp_path):
@@ -104,10 +104,33 @@ def test_failures_are_told_with_their_reason(make, tmp_path):
     trials, _ = read(tmp_path / "record.db")
     assert [(t["state"], t["reason"], t["train_s"]) for t in trials] == [
         ("failed", "FloatingPointError: the loss is nan at step 7", 2.0),
-        ("failed", "its process died", 0.0),
+        ("failed", "its process died", 1.0),
         ("running", "", 0.0),
     ]
-    assert [t.state for t in search.study.trials] == [TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING]
+    assert [t.state for t in search.study.trials[:3]] == [TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING]
+
+
+def test_a_search_where_everything_fails_ends(make):
+    search = make(trials=None)
+    while asked := search.ask():
+        search.hear(asked[0], {"failed": "ValueError: no"})
+    assert search.started == 20
+
+
+def test_what_tune_starts_again_has_ended_for_us(make):
+    search = make()
+    number, _ = search.ask()
+    search.lose(number, "its node was preempted")
+    assert not search.hear(number, result(0.5, 1.0))
+
+
+def test_a_search_that_breaks_off_leaves_nothing_running(make, tmp_path):
+    search = make()
+    number, _ = search.ask()
+    search.ask()
+    search.hear(number, result(0.5, 1.0))
+    search.abandon("the search broke off")
+    assert [(t["state"], t["train_s"]) for t in read(tmp_path / "record.db")[0]] == [("interrupted", 1.0), ("interrupted", 0.0)]
 
 
 def test_the_end_of_the_search(make, tmp_path):
@@ -124,13 +147,13 @@ def test_the_end_of_the_search(make, tmp_path):
         ("interrupted", "the search ended before it began"),
     ]
     assert len(rungs) == 1
-    assert [t.state for t in search.study.trials] == [TrialState.PRUNED, TrialState.FAIL]
+    assert [t.state for t in search.study.trials[:2]] == [TrialState.PRUNED, TrialState.FAIL]
 
 
-def test_trials_are_counted(make):
+def test_trials_are_counted(make, tmp_path):
     search = make(trials=4)
     play(search)
-    assert len(search.study.trials) == 4
+    assert len(read(tmp_path / "record.db")[0]) == 4
     assert search.ask() is None
 
 

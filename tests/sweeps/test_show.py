@@ -195,6 +195,9 @@ def test_a_running_trial_is_shown(tmp_path):
     assert 30 <= training <= 50
     assert 15 <= evaluating <= 25
     assert training + evaluating + other in (99, 100, 101)
+    record.rung(0, 0, {**METRICS, "budget": 0.8}, {})
+    progress.beat({0: (0.73, 0.1, 0.05)})
+    assert progress.line().startswith("1 running · now 0 convnet 0.8 epochs"), "an old beat does not undo a rung"
 
 
 def test_summary_fits_80_columns(tmp_path):

@@ -15,6 +15,17 @@ def test_flat_round_trip(arch):
     assert TrialConfig.from_flat(flat) == config
 
 
+def test_what_is_absent():
+    """In a flat dict it has the default; in an augmentation given as a whole it is off."""
+    one = TrialConfig.from_flat({"augment.rotation": 3.0, "convnet.width": 8})
+    assert one.augment == {**TrialConfig().augment, "rotation": 3.0}
+    assert one.knobs == {**ARCHS["convnet"].DEFAULTS, "width": 8}
+    none = TrialConfig(augment={})
+    assert set(none.augment.values()) == {0.0}
+    assert TrialConfig.from_flat(none.flat()) == none
+    assert TrialConfig.from_flat({}) == TrialConfig()
+
+
 @pytest.mark.parametrize("space", SPACES)
 def test_drawn_configurations_round_trip(space):
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))

@@ -38,7 +38,7 @@ def test_same_seed_same_numbers(tiny):
 def test_pinned_numbers(tiny):
     """A change of the loop that changes what is learned shows here. fp32: bf16 differs between machines."""
     config = dataclasses.replace(SMALL, arch="mobilenet_v3_small", knobs={}, epochs=0.5)
-    assert losses(config, tiny) == pytest.approx([2.3030, 2.3859, 2.5081, 2.3410], abs=0.01)
+    assert losses(config, tiny) == pytest.approx([2.3031, 2.4828, 2.3824, 2.3410], abs=0.01)
 
 
 def test_it_learns(tiny):

@@ -29,7 +29,7 @@ def test_temperature_at_the_extremes():
     right = np.eye(3)[[0, 1, 2]]
     assert scores.best_temperature(right, np.array([0, 1, 2])) == pytest.approx(0.05)
     assert scores.best_temperature(right, np.array([1, 2, 0])) == pytest.approx(20)
-    assert scores.best_temperature(np.zeros((3, 3)), np.array([0, 1, 2])) == pytest.approx(1, rel=20)
+    assert np.isfinite(scores.best_temperature(np.zeros((3, 3)), np.array([0, 1, 2])))
 
 
 def test_ranking_by_calibrated_loss_does_not_punish_label_smoothing():

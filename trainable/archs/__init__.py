@@ -13,19 +13,20 @@ from torch import Tensor, nn
 from trainable.archs import convnet
 from trainable.archs.torchvision_zoo import TorchvisionArch
 
+# The first of each family is where a search begins: a cheap one.
 ARCHS = {
     "convnet": convnet,
     "resnet18": TorchvisionArch("resnet18", "resnet"),
     "resnet34": TorchvisionArch("resnet34", "resnet"),
-    "mobilenet_v2": TorchvisionArch("mobilenet_v2", "mobilenet"),
     "mobilenet_v3_small": TorchvisionArch("mobilenet_v3_small", "mobilenet"),
     "mobilenet_v3_large": TorchvisionArch("mobilenet_v3_large", "mobilenet"),
-    "squeezenet1_0": TorchvisionArch("squeezenet1_0", "squeezenet"),
+    "mobilenet_v2": TorchvisionArch("mobilenet_v2", "mobilenet"),
     "squeezenet1_1": TorchvisionArch("squeezenet1_1", "squeezenet"),
-    "efficientnet_b0": TorchvisionArch("efficientnet_b0", "efficientnet"),
-    "efficientnet_b3": TorchvisionArch("efficientnet_b3", "efficientnet"),
+    "squeezenet1_0": TorchvisionArch("squeezenet1_0", "squeezenet"),
     "mnasnet0_5": TorchvisionArch("mnasnet0_5", "mnasnet"),
     "mnasnet1_0": TorchvisionArch("mnasnet1_0", "mnasnet"),
+    "efficientnet_b0": TorchvisionArch("efficientnet_b0", "efficientnet"),
+    "efficientnet_b3": TorchvisionArch("efficientnet_b3", "efficientnet"),
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from trainable.errors import check, lookup
+from trainable.errors import BadInput, check, lookup
 
 family = "convnet"
 
@@ -45,10 +45,18 @@ HEADS = {"max": nn.AdaptiveMaxPool2d, "average": nn.AdaptiveAvgPool2d}
 
 
 def build(knobs: Mapping, in_shape: tuple[int, int, int], classes: int) -> nn.Module:
-    """A network for images of at least 2 ** stages pixels a side; raises BadInput for a knob that cannot be."""
+    """A network for images of at least 2 ** stages pixels a side.
+
+    Raises:
+        BadInput: a knob that cannot be, or an image too small.
+    """
     for knob, high in (("width", 1024), ("stages", 6), ("blocks", 100), ("kernel", 15)):
         check(f"convnet.{knob}", knobs[knob], 1, high, whole=True)
     check("convnet.dropout", knobs["dropout"], 0, 1)
+    if knobs["kernel"] % 2 == 0:
+        raise BadInput(f"convnet.kernel is {knobs['kernel']}; it should be odd")
+    if min(in_shape[1:]) < 2 ** knobs["stages"]:
+        raise BadInput(f"convnet.stages is {knobs['stages']}: images of {min(in_shape[1:])} pixels cannot be halved so often")
     width, kernel = knobs["width"], knobs["kernel"]
     pool = lookup(POOLS, knobs["pool"], "convnet.pool")
     block = lookup(BLOCKS, knobs["block"], "convnet.block")

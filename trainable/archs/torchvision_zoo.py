@@ -1,9 +1,10 @@
 """torchvision's networks, fitted to small images of any number of channels."""
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
+import torch
 import torchvision
 from torch import nn
 
@@ -25,10 +26,7 @@ class TorchvisionArch:
 
     @property
     def DEFAULTS(self) -> dict:
-        published = inspect.signature(torchvision.models.get_model_builder(self.name)).parameters
-        defaults = {"stem_stride": 4}
-        # squeezenet, mobilenet, efficientnet and mnasnet take a dropout through **kwargs; resnet has no such layer.
-        return defaults | ({"dropout": 0.2} if "kwargs" in published and self.family != "resnet" else {})
+        return {"stem_stride": 4, **({"dropout": 0.2} if takes_dropout(self.name) else {})}
 
     def space(self, trial) -> dict:
         knobs = {"stem_stride": trial.suggest_categorical(f"{self.name}.stem_stride", [4, 2])}
@@ -45,11 +43,27 @@ class TorchvisionArch:
         keep_size(network, strides_off)
         take_channels(network, in_shape[0])
         for module in network.modules():
+            if isinstance(module, nn.Linear):
+                # mnasnet and efficientnet scale their head by the number of classes: ten would begin with logits
+                # ten times too large.
+                nn.init.normal_(module.weight, 0, 0.01)
+                nn.init.zeros_(module.bias)
             if isinstance(module, nn.BatchNorm2d):
                 # mnasnet's 0.0003 and mobilenet_v3's 0.01 were meant for a million steps: in a short training the
                 # running statistics would never leave their start.
                 module.momentum = 0.1
         return network
+
+
+@cache
+def takes_dropout(name: str) -> bool:
+    """Whether the network takes a `dropout`; only its constructor knows, behind **kwargs."""
+    try:
+        with torch.device("meta"):
+            torchvision.models.get_model(name, weights=None, dropout=0.2)
+    except TypeError:
+        return False
+    return True
 
 
 def keep_size(network: nn.Module, layers: int):
@@ -71,4 +85,5 @@ def take_channels(network: nn.Module, channels: int):
     replacement = nn.Conv2d(
         channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
     )
+    nn.init.kaiming_normal_(replacement.weight, nonlinearity="relu")
     setattr(network.get_submodule(parent), leaf, replacement)

@@ -1,8 +1,6 @@
 """DATASETS: every dataset by name.
 
-An entry, a module, has
-  ABOUT       one line
-  load(data)  the Dataset, from the folder `data`
+An entry, a module, has load(data): the Dataset, from the folder `data`.
 """
 
 from pathlib import Path
@@ -21,17 +19,18 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 __all__ = ["DATA", "DATASETS", "Dataset", "Split", "default_dataset", "load"]
 
 
-def load(name: str, data: Path = DATA) -> Dataset:
-    """Read a dataset from the folder `data`.
+def load(name: str, data: Path | None = None) -> Dataset:
+    """Read a dataset from the folder `data`, by default the project's.
 
     Raises:
         BadInput: no such dataset, or its files are missing or wrong.
     """
-    return lookup(DATASETS, name, "dataset").load(data)
+    return lookup(DATASETS, name, "dataset").load(data or DATA)
 
 
-def default_dataset(data: Path = DATA) -> tuple[str, str]:
+def default_dataset(data: Path | None = None) -> tuple[str, str]:
     """The dataset to take when none was named, and why."""
+    data = data or DATA
     found = digit_recognizer.find(data)
     if found:
         return "digit-recognizer", f"{data.name}/{found} is there"

@@ -19,7 +19,6 @@ from pyarrow import compute
 from trainable.datasets.container import Dataset, Split, cut, nothing
 from trainable.errors import BadInput
 
-ABOUT = "the competition: 42,000 labelled, 28,000 to predict; put digit-recognizer.zip into data/"
 FILES = ("digit-recognizer.zip", "train.csv")
 SIDE = 28
 VAL = 0.1

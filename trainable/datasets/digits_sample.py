@@ -11,7 +11,6 @@ from PIL import Image
 from trainable.datasets.container import Dataset, Split, cut, nothing
 from trainable.errors import BadInput
 
-ABOUT = "10,000 digits to train and choose with, 2,000 to test; comes with the project"
 FILE = "digits-sample.parquet"
 VAL = 0.15
 
