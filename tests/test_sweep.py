@@ -106,8 +106,9 @@ def test_a_sweep_by_trials(tmp_path, sample):
     failed = [t for t in trials if t["state"] == "failed"]
     assert failed
     assert all("BadInput: convnet.width is 10000, outside 1 to 1024" in t["reason"] for t in failed)
-    assert {t["state"] for t in trials} <= {"complete", "stopped", "failed"}
-    assert {r["metrics"]["budget"] for r in rungs if r["rung"] == 2} == {pytest.approx(1.6, abs=0.01)}
+    states = [t["state"] for t in trials]
+    assert set(states) == {"complete", "stopped", "failed"}
+    assert [r["metrics"]["budget"] for r in rungs if r["rung"] == 2] == pytest.approx([1.6] * states.count("complete"), abs=0.01)
     assert ensemble["test"]["images"] == 2000
     assert ensemble["test"]["error"] < 0.1
     about = json.loads((folder / "sweep.json").read_text())
@@ -137,12 +138,15 @@ def test_quick_sweep_in_less_time(tmp_path):
     assert json.loads((folder / "sweep.json").read_text())["ended"]["cores_busy"] > 0.5
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_combines_what_there_is(tmp_path, sent):
+@pytest.mark.parametrize(
+    "send", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_the_first_signal_combines_what_there_is(tmp_path, send):
+    """Ctrl-C, which a terminal sends to every process of the group, and SIGTERM, which goes to one."""
     sweep = start(tmp_path, "--quick", "--time-budget", "10m")
     record = tmp_path / "results" / "s" / "record.db"
-    wait(lambda: record.exists() and len(read(record)[1]) >= 2)
-    os.killpg(sweep.pid, sent)  # as a terminal does: to every process of the group
+    wait(lambda: count(record, "rungs") >= 2)
+    send(sweep.pid)
     said = finish(sweep, 90)
     assert sweep.returncode == 0, said
     check_folder(record.parent)
@@ -153,7 +157,7 @@ def test_ctrl_c_combines_what_there_is(tmp_path, sent):
 def test_ctrl_c_twice_stops_at_once(tmp_path):
     sweep = start(tmp_path, "--quick", "--time-budget", "10m")
     record = tmp_path / "results" / "s" / "record.db"
-    wait(lambda: record.exists() and read(record)[0])
+    wait(lambda: count(record, "trials"))
     for _ in range(2):
         os.kill(sweep.pid, signal.SIGINT)
         time.sleep(0.1)
@@ -166,7 +170,7 @@ def test_ctrl_c_twice_stops_at_once(tmp_path):
 def test_a_killed_trial_process_costs_one_trial(tmp_path):
     sweep = start(tmp_path, "--quick", "--trials", "5", "--max-epochs", "1")
     record = tmp_path / "results" / "s" / "record.db"
-    wait(lambda: record.exists() and len(read(record)[1]) >= 1)
+    wait(lambda: count(record, "rungs") >= 1)
     victim = next(pid for pid in processes_under(sweep.pid) if b"ray::Resource" in Path(f"/proc/{pid}/cmdline").read_bytes())
     os.kill(victim, signal.SIGKILL)
     said = finish(sweep)
@@ -221,6 +225,14 @@ def test_train_alone(tmp_path):
     assert reports[0] == reports[1]
     _, config, _ = saved.load(tmp_path / "a")
     assert (config.arch, config.epochs) == ("resnet18", 0.2)
+
+
+def count(record: Path, table: str) -> int:
+    """The rows of a record that may not be there yet."""
+    try:
+        return len(read(record)[table == "rungs"])
+    except sqlite3.OperationalError:
+        return 0
 
 
 def wait(condition, seconds: float = 120):

@@ -55,7 +55,7 @@ def _best_trials(trials: pd.DataFrame, images: int) -> Table:
 
 
 def _ensembles(ensemble: dict, images: int) -> Table:
-    table = Table(title=f"Ensembles, on val ({images:,} images)", title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = _table(f"Ensembles, on val ({images:,} images)")
     table.add_column("method")
     for name in ("members", "errors", "error", "loss"):
         table.add_column(name, justify="right")
