@@ -15,8 +15,9 @@ from rich.console import Console
 from sweeps.arguments import about, new_folder, parse
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
-from sweeps.search import launch
+from sweeps.search.cluster import cluster
 from sweeps.search.find_space import find_space
+from sweeps.search.launch import Ending, run_search
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record
 from sweeps.search.scheduler import SCHEDULERS, rungs
@@ -52,8 +53,8 @@ def main() -> int:
     space, budgets = find_space(args.space), rungs(args.max_epochs)
     folder, sweep = new_folder(args), about(args, data)
     say(f"{args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} val. Starting Ray.")
-    ending = launch.Ending(args.time_budget and max(1.0, args.time_budget - (time.monotonic() - began)))
-    with launch.cluster(args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent) as places:
+    ending = Ending(args.time_budget and max(1.0, args.time_budget - (time.monotonic() - began)))
+    with cluster(args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent) as places:
         folder.mkdir()
         files.write_json(folder / "sweep.json", sweep)
         say(f"Sweep {folder.name}: {places.slots} trials at a time on {places.words}, compared at {_list(budgets)} epochs.")
@@ -73,7 +74,7 @@ def main() -> int:
             is_over=ending.is_over,
         )
         with progress:
-            broken = launch.run_search(search, data, places, ending, folder, tell=progress.beat)
+            broken = run_search(search, data, places, ending, folder, tell=progress.beat)
         record.close()
         trials, curves = views.write_tables(folder)
         if broken:

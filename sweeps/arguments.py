@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sweeps.choose.combine import ENSEMBLES
-from sweeps.search.launch import GPU_SHARE
+from sweeps.search.cluster import GPU_SHARE
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import METRICS, SEARCHERS
 from sweeps.search.space import SPACES
@@ -98,7 +98,7 @@ def about(args: Namespace, data) -> dict:
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": ["python", "sweeps/arch_sweep.py", *sys.argv[1:]],
-        "arguments": {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()},
+        "arguments": {name: value for name, value in vars(args).items() if name not in ("results", "why")},
         "data": {"fingerprint": data.fingerprint, "images": images},
         "commit": _commit(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},

@@ -1,55 +1,22 @@
-"""Ray: connect, count the places, run the search."""
+"""Run the search: Ray Tune between a Search and its trials, from the first trial to the end that was asked for."""
 
-import logging
-import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-# Read by Ray when it is imported.
-os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_AIR_NEW_OUTPUT="0",  # the new one ignores verbose=0
-    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",  # they cost more than the results
-    TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # a failed trial has no metric
-    TUNE_DISABLE_SIGINT_HANDLER="1",  # ours also combines what there is
-    TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # they are in the record
-    TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S="3600",
-)
-
 import ray
-import torch
 from ray import tune
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sweeps.search.cluster import Places
 from sweeps.search.keeper import Keeper
 from sweeps.search.searcher import Search
-from trainable import engine
 from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
 from trainable.ray_trial import RayTrial
-
-GPU_SHARE = 0.25  # of a GPU, for a trial, where there are GPUs: networks this small leave most of one idle
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where trials run: `slots` at a time, each with so many processors and so much of a GPU."""
-
-    slots: int
-    cpus: int
-    gpus: float
-    words: str  # what they are, for people
-
-    @property
-    def device(self) -> str | None:
-        """For torch: Ray hides the GPUs from nobody, so a trial without a share must be told."""
-        return None if self.gpus else "cpu"
 
 
 class Ending:
@@ -99,71 +66,6 @@ class Ending:
             thread.join(1)
             for number, handler in before.items():
                 signal.signal(number, handler)
-
-
-@contextmanager
-def cluster(address: str | None, cpus: int, gpus: float | None, concurrent: int | None) -> Iterator[Places]:
-    """Connect to the Ray cluster at `address`, or start one on this machine, and count the places.
-
-    Raises:
-        BadInput: a trial asks for more than any machine has, or the address does not answer.
-    """
-    if address:
-        _listens(address)
-    else:
-        here = [{"CPU": engine.cores(), "GPU": torch.cuda.device_count()}]
-        _places(here, cpus, gpus, concurrent)  # complain before Ray's ten seconds
-    try:
-        ray.init(
-            address=address or "local",
-            **({} if address else {"num_cpus": here[0]["CPU"], "num_gpus": here[0]["GPU"], "include_dashboard": False}),
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
-        raise BadInput(f"no Ray cluster to work on at {address or 'this machine'}: {str(wrong).splitlines()[0]}") from wrong
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    try:
-        yield _places([node["Resources"] for node in ray.nodes() if node["Alive"]], cpus, gpus, concurrent)
-    finally:
-        ray.shutdown()
-
-
-def _listens(address: str):
-    """Raises BadInput unless something answers at host:port; Ray itself would wait for minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as wrong:
-        raise BadInput(f"no Ray cluster answers at {address!r} ({wrong}); give HOST:PORT of its head, or auto") from wrong
-
-
-def _places(nodes: list[dict], cpus: int, gpus: float | None, concurrent: int | None) -> Places:
-    most_cpus = max(int(node.get("CPU", 0)) for node in nodes)
-    most_gpus = max(node.get("GPU", 0) for node in nodes)
-    if gpus is None:
-        gpus = GPU_SHARE if most_gpus else 0
-    if cpus > most_cpus:
-        raise BadInput(f"--cpus-per-trial {cpus}: the largest machine has {most_cpus}; give at most that")
-    if gpus > most_gpus:
-        raise BadInput(f"--gpus-per-trial {gpus:g}: the largest machine has {most_gpus:g}; give at most that")
-    slots = sum(_fit(node, cpus, gpus) for node in nodes)
-    if not slots:
-        raise BadInput(f"no machine has {cpus} processors and {gpus:g} GPUs at once; ask for less a trial")
-    words = f"{sum(node.get('GPU', 0) for node in nodes):g} GPUs" if gpus else f"{slots * cpus} CPU cores"
-    return Places(min(slots, concurrent or slots), cpus, gpus, words)
-
-
-def _fit(node: dict, cpus: int, gpus: float) -> int:
-    """How many trials a machine holds. Shares of a GPU do not cross GPUs; more than one are whole."""
-    by_cpu = int(node.get("CPU", 0)) // cpus
-    if not gpus:
-        return by_cpu
-    count = node.get("GPU", 0)
-    by_gpu = int(count) * int(1 / gpus + 1e-9) if gpus < 1 else int(count // gpus)
-    return min(by_cpu, by_gpu)
 
 
 def run_search(

@@ -37,7 +37,8 @@ def curve(config: dict, rung: int) -> float:
 
 
 def ours(trials: int, folder: Path) -> float:
-    from sweeps.search import launch
+    from sweeps.search.cluster import cluster
+    from sweeps.search.launch import Ending, run_search
     from sweeps.search.record import Record
     from sweeps.search.scheduler import Asha, rungs
     from sweeps.search.searcher import SEARCHERS, Search
@@ -55,13 +56,13 @@ def ours(trials: int, folder: Path) -> float:
             return {"budget": budget, "val_loss": value, "val_error": value, "train_s": 0.0, "eval_s": 0.0, "interrupted": False}
 
     data = load("digits-sample")
-    with launch.cluster(None, 1, 0, PLACES) as places:
+    with cluster(None, 1, 0, PLACES) as places:
         began = time.monotonic()
         tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", folder, "overhead", "ours", {}, sys.exit)
         record = Record(folder / "record.db", (tracker,))
         sampler, scheduler = SEARCHERS["tpe"](0), Asha()
         search = Search(SPACES["quick"], record, sampler=sampler, scheduler=scheduler, rungs=rungs(EPOCHS), trials=trials)
-        launch.run_search(search, data, places, launch.Ending(None), folder, trainable=Nothing)
+        run_search(search, data, places, Ending(None), folder, trainable=Nothing)
         record.close()
         tracker.close({}, [], patience=600)
         assert len(search.study.trials) == trials, "not every trial ran"
