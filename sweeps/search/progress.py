@@ -116,7 +116,7 @@ class Progress:
             grid.add_row("", bar)
             grid.add_row("trials", self._counts() or "none yet")
             grid.add_row("now", self._now().removeprefix("now "))
-            grid.add_row("best", self._best())
+            grid.add_row("best", self._best().removeprefix("best "))
             grid.add_row("time", f"{self._clock()}; {self._time_went()}")
             ended = sum(state != "running" for state in self.states.values())
         left = self.seconds_left()
