@@ -13,9 +13,16 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+import ray
 
-from sweeps.search.record import read
+from sweeps.search import launch
+from sweeps.search.cluster import cluster
+from sweeps.search.record import Record, read
+from sweeps.search.scheduler import SCHEDULERS
+from sweeps.search.searcher import SEARCHERS, Search
+from sweeps.search.space import SPACES
 from trainable import saved
+from trainable.ray_trial import RayTrial
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP = [sys.executable, str(ROOT / "sweeps" / "arch_sweep.py")]
@@ -181,6 +188,24 @@ def test_a_killed_trial_process_costs_one_trial(tmp_path):
     assert len(failed) == 1
     assert "its process died" in failed[0]["reason"]
     check_mlflow(record.parent)
+
+
+def test_a_trial_that_hangs_does_not_hold_the_end(tmp_path, monkeypatch, tiny):
+    class Hangs(RayTrial):
+        def step(self):
+            time.sleep(1000)
+
+    monkeypatch.setattr(launch, "PATIENCE", 3.0)
+    with cluster(None, 1, 0, 2) as places:
+        record = Record(tmp_path / "record.db")
+        sampler, scheduler = SEARCHERS["random"](0), SCHEDULERS["none"]()
+        search = Search(SPACES["quick"], record, sampler=sampler, scheduler=scheduler, rungs=[1.0])
+        began = time.monotonic()
+        broken = launch.run_search(search, tiny, places, launch.Ending(5.0), tmp_path, trainable=Hangs)
+        assert time.monotonic() - began < 60
+        assert ray.get(ray.remote(lambda: "free").remote(), timeout=60) == "free", "the places are free to combine"
+    assert "did not end within 3 seconds" in broken
+    assert {t["state"] for t in read(tmp_path / "record.db")[0]} == {"interrupted"}
 
 
 def test_when_every_trial_fails(tmp_path):

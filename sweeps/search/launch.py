@@ -1,5 +1,6 @@
 """Run the search: Ray Tune between a Search and its trials, from the first trial to the end that was asked for."""
 
+import os
 import signal
 import threading
 import time
@@ -18,6 +19,8 @@ from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
 from trainable.ray_trial import RayTrial
 
+PATIENCE = 120.0  # seconds after the end of a search for the running trials to hand over what they have
+
 
 class Ending:
     """When the search ends: at the deadline, at the first Ctrl-C or SIGTERM, or at the last trial.
@@ -29,6 +32,7 @@ class Ending:
         self.deadline = None if seconds is None else time.monotonic() + seconds
         self.asked = threading.Event()
         self.finished = threading.Event()
+        self.overdue = False
 
     def is_over(self) -> bool:
         return self.asked.is_set() or self.seconds_left() == 0
@@ -46,11 +50,16 @@ class Ending:
             self.asked.set()
 
         def watch():
-            told = False
+            told = None
             while not self.finished.wait(1.0):
-                if self.is_over() and not told:
+                if self.is_over() and told is None:
                     keeper.end.remote()
-                    told = True
+                    told = time.monotonic()
+                if told and time.monotonic() - told > PATIENCE:
+                    self.overdue = True
+                    self.asked.set()
+                    os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread wherever it waits
+                    return
                 try:
                     tell(ray.get(keeper.latest.remote(), timeout=10))
                 except ray.exceptions.RayError:
@@ -109,6 +118,11 @@ def run_search(
     try:
         with ending.watching(keeper, tell):
             tuner.fit()
+    except KeyboardInterrupt:
+        if not ending.overdue:
+            raise
+        search.abandon("it did not end when the search did")
+        return f"Some trials did not end within {PATIENCE:.0f} seconds of the search; what they had is lost."
     except Exception as wrong:  # whatever Tune dies of: the networks that are there can still be combined
         search.abandon(f"the search broke off: {type(wrong).__name__}")
         return f"The search broke off: {type(wrong).__name__}: {wrong}"
