@@ -50,7 +50,10 @@ def cluster(address: str | None, cpus: int, gpus: float | None, concurrent: int 
             log_to_driver=False,
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
-        raise BadInput(f"no Ray cluster to work on at {address or 'this machine'}: {str(wrong).splitlines()[0]}") from wrong
+        raise BadInput(
+            f"no Ray cluster to work on at {address or 'this machine'}: {str(wrong).splitlines()[0]}; "
+            "both sides need the same Ray and Python and, if it asks for a token, ~/.ray/auth_token and RAY_AUTH_MODE=token"
+        ) from wrong
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
         yield _places([node["Resources"] for node in ray.nodes() if node["Alive"]], cpus, gpus, concurrent)
