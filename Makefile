@@ -4,6 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PORT ?= 5000
+RESULTS ?= $(CURDIR)/results
 
 .PHONY: help venv sweep test test-fast lint bench mlflow
 
@@ -39,5 +40,5 @@ bench: $(STAMP) ## what a trial costs beside a stock Ray Tune sweep
 
 mlflow: $(STAMP) ## all sweeps in the browser, at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-		$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(CURDIR)/results/mlflow.db \
-		--default-artifact-root $(CURDIR)/results/mlflow-artifacts --host 127.0.0.1 --port $(PORT)
+		$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(RESULTS)/mlflow.db \
+		--default-artifact-root $(RESULTS)/mlflow-artifacts --host 127.0.0.1 --port $(PORT)

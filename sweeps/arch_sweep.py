@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps.arguments import about, new_folder, parse
+from sweeps.arguments import ROOT, about, new_folder, parse
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
 from sweeps.search.cluster import cluster
@@ -79,7 +79,7 @@ def main() -> int:
         trials, curves = views.write_tables(folder)
         if broken:
             say(broken)
-        say(f"Searched for {(time.monotonic() - began) / 60:.1f} minutes. The best networks predict what a submission needs.")
+        say(f"Searched for {(time.monotonic() - began) / 60:.1f} minutes; now the best networks are combined.")
         methods = [args.ensemble] if args.ensemble else list(ENSEMBLES)
         ensemble = combine(folder, data, methods, places)
 
@@ -122,7 +122,8 @@ def sweep_metrics(ensemble: dict, trials: int, busy: float) -> dict[str, float]:
 
 
 def next_steps(args: Namespace, folder: Path) -> list[str]:
-    steps = ["make mlflow    # all sweeps, in the browser"]
+    where = "" if args.results == ROOT / "results" else f" RESULTS={args.results}"
+    steps = [f"make mlflow{where}    # all sweeps, in the browser"]
     if args.dataset == "digit-recognizer":
         steps.append(f"kaggle competitions submit digit-recognizer -f {folder / 'submission.csv'} -m {folder.name}")
     else:

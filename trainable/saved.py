@@ -74,8 +74,13 @@ def unpack(files: dict[str, bytes]) -> tuple[nn.Module, TrialConfig, Problem]:
     return network.eval(), config, problem
 
 
-def load(folder: Path) -> tuple[nn.Module, TrialConfig, Problem]:
-    """The network saved in `folder`; raises BadInput as `unpack` does, and where a file is missing."""
+def load(folder: Path | str) -> tuple[nn.Module, TrialConfig, Problem]:
+    """The network saved in `folder`, on the CPU, in eval mode: pixels in [0, 1], [n, *in_shape] -> logits [n, classes].
+
+    Raises:
+        BadInput: as `unpack` does, and where a file is missing.
+    """
+    folder = Path(folder)
     try:
         return unpack({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)})
     except OSError as missing:

@@ -45,10 +45,10 @@ class Choice:
 def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tuple[Choice, list[Choice]]:
     """The ensemble to take, and the best of each method.
 
-    What makes more errors than the best single network is out, where `methods` allow for less. Of the rest, the
-    largest whose cross-entropy is within one standard error (of the paired difference, image by image) of the lowest:
-    the lowest of many is flattered by being chosen, a single network most of all. The rule is Breiman's (CART, 1984),
-    turned to ensembles.
+    What makes more errors than the best single network is out, where `methods` allow for less. Of the rest, the one
+    with the lowest cross-entropy; but where that is a single network, the best of several that is within one standard
+    error of it (of the paired difference, image by image): the lowest of many networks is flattered by being chosen.
+    The rule is Breiman's (CART, 1984), turned to ensembles.
 
     Args:
         probs: [members, n, classes], best member first.
@@ -72,10 +72,12 @@ def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tup
         return max(choices[i].errors, min(errors)), choices[i].loss
 
     order = sorted(range(len(choices)), key=merit)
-    lowest = order[0]
-    allowed = [i for i in order if merit(i)[0] == merit(lowest)[0] and _within_one_error(losses[i], losses[lowest])]
-    taken = max(allowed, key=lambda i: (len(choices[i].members), -choices[i].loss))
-    bests = [next(choices[i] for i in order if choices[i].method == method) for method in methods]
+    taken = order[0]
+    if len(choices[taken].members) == 1:
+        several = [i for i in order if len(choices[i].members) > 1 and merit(i)[0] == merit(taken)[0]]
+        taken = next((i for i in several if _within_one_error(losses[i], losses[taken])), taken)
+    # The one taken comes first, so that it stands for its method.
+    bests = [next(choices[i] for i in [taken, *order] if choices[i].method == method) for method in methods]
     return choices[taken], bests
 
 

@@ -20,6 +20,8 @@ def find_space(name: str) -> Space:
     known = f"known: {', '.join(SPACES)}, or FILE.py:function"
     if name in SPACES:
         return SPACES[name]
+    if name.endswith(".py"):
+        raise BadInput(f"space {name!r}: say which function in it, as in {name}:draw")
     if not colon:
         raise BadInput(f"unknown space {name!r}; {known}")
     if not Path(path).is_file():

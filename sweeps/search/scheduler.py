@@ -28,7 +28,7 @@ class Asha:
         if not places or better < places:
             return Verdict(True, place)
         cut = sorted(seen)[places - 1]
-        return Verdict(False, f"{place}, {places} go on: {value:.4f} against {cut:.4f}")
+        return Verdict(False, f"{place}, beyond the best {places}: {value:.4f} against {cut:.4f}")
 
 
 class Never:

@@ -39,8 +39,8 @@ def test_drawn_configurations_round_trip(space):
     [
         ({"archh": "convnet"}, "unknown key 'archh'.*known: arch,.*convnet.width"),
         ({"resnet18.stem_stride": 2}, "unknown key 'resnet18.stem_stride'"),
-        ({"arch": "vgg99"}, "unknown architecture 'vgg99'; known: convnet, resnet18"),
-        ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; known: sgd, adamw"),
+        ({"arch": "vgg99"}, "unknown architecture 'vgg99'; known: .*resnet18"),
+        ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; known: .*adamw"),
         ({"lr_schedule": "zigzag"}, "unknown lr_schedule 'zigzag'; known: constant"),
         ({"augment.blur": 1.0}, "unknown key 'augment.blur'.*augment.rotation"),
         ({"augment.rotation": 400.0}, "augment.rotation is 400, outside 0 to 25"),
