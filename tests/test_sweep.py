@@ -14,7 +14,9 @@ import mlflow
 import pandas as pd
 import pytest
 import ray
+from safetensors.numpy import load_file
 
+from sweeps.choose import members
 from sweeps.search import launch
 from sweeps.search.cluster import cluster
 from sweeps.search.record import Record, read
@@ -75,6 +77,10 @@ def check_folder(folder: Path) -> dict:
     for member in ensemble["members"]:
         _, config, _ = saved.load(folder / "trials" / str(member["trial"]))
         assert config.arch == member["arch"]
+    found = {m.trial: m for m in members.find(folder)}
+    assert {m["trial"] for m in ensemble["members"]} <= set(found), "what was chosen can be combined again"
+    predicted = load_file(found[ensemble["members"][0]["trial"]].folder / members.PREDICTIONS)
+    assert predicted["test"].shape == (2000, 10)
     rows = list(csv.reader((folder / "submission.csv").open()))
     assert rows[0] == ["ImageId", "Label"]
     assert len(rows) == 2001

@@ -16,6 +16,8 @@ from trainable.datasets.container import Split
 from trainable.fit import predict
 from trainable.ray_trial import PROBS
 
+PREDICTIONS = "predictions.safetensors"  # beside what the trial handed over, whose digests the record has
+
 
 @dataclass(frozen=True)
 class Member:
@@ -60,7 +62,7 @@ def predict_all(members: list[Member], splits: dict[str, Split], places) -> tupl
     running = [task.remote(m.saved_files, m.metrics["temperature"], shared, places.cpus, places.device) for m in members]
     answers = ray.get(running)
     for member, (probs, _) in zip(members, answers, strict=True):
-        files.write(member.folder / PROBS, safetensors.numpy.save({"val": member.val, **probs}))
+        files.write(member.folder / PREDICTIONS, safetensors.numpy.save(probs))
     return [probs for probs, _ in answers], [ms for _, ms in answers]
 
 
