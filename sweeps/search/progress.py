@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from sweeps.search.record import STATES
+
 SAY_EVERY = 30.0  # seconds between two lines, where nothing else is said
 
 
@@ -87,7 +89,7 @@ class Progress:
 
     def _counts(self) -> str:
         counts = Counter(self.states.values())
-        return ", ".join(f"{counts[s]} {s}" for s in ("running", "complete", "stopped", "interrupted", "failed") if counts[s])
+        return ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])
 
     def _best(self) -> str:
         if not self.best:

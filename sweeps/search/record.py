@@ -43,7 +43,6 @@ class Record:
     """A sweep's record, written by one process. Each listener is called with every event, a dict with `kind`."""
 
     def __init__(self, path: Path, listeners: tuple[Callable[[dict], None], ...] = ()):
-        self.path = path
         self.listeners = listeners
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode=WAL")

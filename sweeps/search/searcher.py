@@ -80,47 +80,47 @@ class Search:
         if self.is_over() or self.started == self.trials or self.failures >= HOPELESS:
             return None
         trial = self.study.ask()
-        config = draw_config(self.space, trial, epochs=self.rungs[-1], seed=self.seed + trial.number)
+        config = draw_config(self.space, trial, epochs=self.rungs[-1], seed=self.seed + trial.number).flat()
         self.started += 1
         self._asked[trial.number] = trial
-        self.record.trial_started(trial.number, config.flat(), trial.params)
-        return trial.number, config.flat()
+        self.record.trial_started(trial.number, config, trial.params)
+        return trial.number, config
 
     def hear(self, number: int, result: dict) -> bool:
         """Take a trial's result; whether it goes on."""
         if number not in self._asked:
             return False  # lost before, and started again by Tune: it has ended for us
         trial = self._asked[number]
-        times = self._times[number] = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
+        self._times[number] = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
         if "failed" in result:
-            return self._end(number, "failed", result["failed"], times)
+            return self._end(number, "failed", result["failed"])
         if result["budget"] == 0:
-            return self._end(number, "interrupted", "the search ended before it began", times)
+            return self._end(number, "interrupted", "the search ended before it began")
         rung = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
         kept = ("budget", "val_loss", "val_error", "train_loss", "temperature", "weights", "train_s", "eval_s")
         metrics = {name: result[name] for name in kept if name in result}
         self.record.rung(number, rung, metrics, json.loads(result.get("files", "{}")))
         trial.report(metrics[self.metric], rung)
         if result["interrupted"]:
-            return self._end(number, "interrupted", f"the search ended at {metrics['budget']:.2f} epochs", times)
+            return self._end(number, "interrupted", f"the search ended at {metrics['budget']:.2f} epochs")
         if rung == len(self.rungs) - 1:
-            return self._end(number, "complete", "", times, metrics[self.metric])
+            return self._end(number, "complete", "", metrics[self.metric])
         verdict = self.scheduler.judge(rung, metrics[self.metric])
-        return verdict.go_on or self._end(number, "stopped", verdict.reason, times)
+        return verdict.go_on or self._end(number, "stopped", verdict.reason)
 
     def lose(self, number: int, reason: str):
         """A trial's process died."""
         if number in self._asked:
-            self._end(number, "failed", reason, self._times.get(number, {}))
+            self._end(number, "failed", reason)
 
     def abandon(self, reason: str):
         """The search cannot go on: end what is still running."""
         for number in list(self._asked):
-            self._end(number, "interrupted", reason, self._times.get(number, {}))
+            self._end(number, "interrupted", reason)
 
-    def _end(self, number: int, state: str, reason: str, times: dict, value: float | None = None) -> bool:
+    def _end(self, number: int, state: str, reason: str, value: float | None = None) -> bool:
         trial = self._asked.pop(number)
-        self.record.trial_ended(number, state, reason, **times)
+        self.record.trial_ended(number, state, reason, **self._times.pop(number, {}))
         self.failures = self.failures + 1 if state == "failed" else 0
         # A stopped trial keeps its values by rung, so the sampler compares like with like; one that never
         # reported has nothing to compare.

@@ -7,7 +7,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.search.record import STATES
 from trainable.scores import interval
+
+ENDS = [state for state in STATES if state != "running"]
 
 
 def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: dict[str, int]):
@@ -33,11 +36,11 @@ def _table(title: str) -> Table:
 def _families(trials: pd.DataFrame, images: int) -> Table:
     table = _table(f"What was tried, and the best error on val ({images:,} images)")
     table.add_column("family")
-    for name in ("trials", "complete", "stopped", "interrupted", "failed", "error", "minutes"):
+    for name in ("trials", *ENDS, "error", "minutes"):
         table.add_column(name, justify="right", no_wrap=True)
     by_family = trials.assign(seconds=trials["train_s"] + trials["eval_s"]).groupby("family")
     for family, rows in sorted(by_family, key=lambda item: (item[1]["val_error"].isna().all(), item[1]["val_error"].min())):
-        counts = [str((rows["state"] == s).sum()) for s in ("complete", "stopped", "interrupted", "failed")]
+        counts = [str((rows["state"] == s).sum()) for s in ENDS]
         table.add_row(family, str(len(rows)), *counts, _percent(rows["val_error"].min()), f"{rows['seconds'].sum() / 60:.1f}")
     return table
 
