@@ -4,9 +4,11 @@ import zipfile
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from trainable.datasets import DATASETS, default_dataset, digit_recognizer, load
-from trainable.datasets.container import Split, cut
+from trainable.datasets import DATASETS, READERS, default_dataset, digit_recognizer, known, load
+from trainable.datasets.container import Split, all_labels, cut
+from trainable.datasets.shape import recolour, reshape
 from trainable.errors import BadInput
 
 PIXELS = [f"pixel{i}" for i in range(784)]
@@ -52,6 +54,8 @@ def test_the_sample(sample):
     assert sample.mean == pytest.approx([pixels.mean()])
     assert sample.std == pytest.approx([pixels.std()])
     assert sample.fingerprint == load("digits-sample").fingerprint
+    # What finished sweeps have in their sweep.json.
+    assert sample.fingerprint == "ec7fe0803caf1eecbb20bea15bd44669defe2dc09519f2544e26440593eaed1d"
 
 
 @pytest.mark.parametrize("put", [put_csv, put_zip])
@@ -67,6 +71,8 @@ def test_digit_recognizer(put, tmp_path):
     assert data.unlabelled.ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
     assert np.array_equal(data.unlabelled.images.reshape(7, 784), rows(7, seed=1))
     assert default_dataset(tmp_path)[0] == "digit-recognizer"
+    assert data.fingerprint == "3383702aaa52bdb855a196849530b9f606ab9f719a470d145738e5724e2c6004"
+    assert (data.id_column, data.label_column) == ("ImageId", "Label")
 
 
 def test_second_start_reads_the_cache_until_the_files_change(tmp_path, monkeypatch):
@@ -144,8 +150,31 @@ def test_the_sample_cut_short(tmp_path):
 
 
 def test_unknown_dataset_lists_the_known():
-    with pytest.raises(BadInput, match=f"unknown dataset 'cifar'; known: {', '.join(DATASETS)}"):
+    with pytest.raises(BadInput, match=f"^unknown dataset 'cifar'; known: {', '.join(DATASETS)}, folder:PATH, csv:PATH$"):
         load("cifar")
+    assert all(name in known() for name in [*DATASETS, *READERS])
+
+
+def test_another_shape(tiny):
+    assert reshape(tiny, 28, 1) is tiny
+    larger = reshape(tiny, (32, 40), 3)
+    assert larger.in_shape == (3, 32, 40)
+    assert [len(s) for s in (larger.train, larger.val, larger.test, larger.unlabelled)] == [512, 200, 200, 0]
+    assert np.array_equal(larger.test.labels, tiny.test.labels)
+    for n in (0, 199):  # within rounding of what PIL makes of it
+        pil = Image.fromarray(tiny.test.images[n, 0]).resize((40, 32), Image.Resampling.BILINEAR)
+        assert abs(larger.test.images[n].astype(int) - np.asarray(pil)).max() <= 1
+    with pytest.raises(BadInput, match="image size is 2000, outside 4 to 1024"):
+        reshape(tiny, 2000, None)
+    with pytest.raises(BadInput, match="channels is 4; it should be 1"):
+        reshape(tiny, None, 4)
+
+
+def test_colour_becomes_grey_as_in_pil():
+    images = np.random.default_rng(0).integers(0, 256, (50, 3, 9, 9), dtype=np.uint8)
+    pil = [np.asarray(Image.fromarray(image.transpose(1, 2, 0)).convert("L")) for image in images]
+    assert np.array_equal(recolour(images, 1)[:, 0], pil)
+    assert np.array_equal(recolour(recolour(images, 1), 3)[:, 2], pil)
 
 
 def test_cut_is_stratified_and_always_the_same():
@@ -156,3 +185,16 @@ def test_cut_is_stratified_and_always_the_same():
     assert sorted([*rest.ids, *held.ids]) == list(range(160))
     assert np.array_equal(held.ids, cut(everything, 0.1, classes=3)[1].ids)
     assert (np.diff(rest.ids) > 0).all()
+
+
+def test_all_labels(sample):
+    whole = all_labels(sample)
+    assert [len(s) for s in (whole.train, whole.val, whole.test)] == [10000, 0, 2000]
+    rows = {
+        i: (image, label) for s in (sample.train, sample.val) for image, label, i in zip(s.images, s.labels, s.ids, strict=True)
+    }
+    for n in (0, 8499, 8500, 9999):
+        image, label = rows[whole.train.ids[n]]
+        assert np.array_equal(whole.train.images[n], image)
+        assert whole.train.labels[n] == label
+    assert whole.in_shape == (1, 28, 28)

@@ -1,7 +1,9 @@
 """Dataset: what every dataset is read into."""
 
 import hashlib
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +17,7 @@ class Split:
 
     images: np.ndarray  # uint8 [n, channels, height, width]
     labels: np.ndarray  # int64 [n]
-    ids: np.ndarray  # int64 [n], unique within the split
+    ids: np.ndarray  # int64 or unicode [n], unique within the split
 
     def __len__(self) -> int:
         return len(self.images)
@@ -38,6 +40,8 @@ class Dataset:
     val: Split
     test: Split
     unlabelled: Split
+    id_column: str = "ImageId"  # the two columns of a submission
+    label_column: str = "Label"
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -77,19 +81,53 @@ def nothing(like: Split) -> Split:
     return like.take(np.arange(0))
 
 
-def cut(labelled: Split, share: float, classes: int, seed: int = 0) -> tuple[Split, Split]:
-    """Cut a stratified share off: (the rest, the share), both in their first order, the same at every call.
+def all_labels(data: Dataset) -> Dataset:
+    """With val back in train, so that nothing is left to choose by; test stays apart."""
+    whole = Split(*(np.concatenate([getattr(data.train, a), getattr(data.val, a)]) for a in ("images", "labels", "ids")))
+    return replace(data, train=whole, val=nothing(whole))
+
+
+def held_out(labels: np.ndarray, share: float, names: Sequence, seed: int = 0) -> np.ndarray:
+    """Which of the images to hold out, bool [n]: of each class this share and at least one; the same at every call.
 
     Raises:
-        BadInput: a class has fewer than two images.
+        BadInput: a class has fewer than two images; the message has its name from `names`.
     """
     rng = np.random.default_rng(seed)
-    off = []
-    for label in range(classes):
-        rows = np.flatnonzero(labelled.labels == label)
+    held = np.zeros(len(labels), dtype=bool)
+    for label, name in enumerate(names):
+        rows = np.flatnonzero(labels == label)
         if len(rows) < 2:
-            raise BadInput(f"class {label} has {len(rows)} labelled images; each class needs at least 2, one to hold out")
-        off.append(rng.permutation(rows)[: max(1, round(share * len(rows)))])
-    held = np.zeros(len(labelled), dtype=bool)
-    held[np.concatenate(off)] = True
+            raise BadInput(f"class {name} has {len(rows)} labelled images; each class needs at least 2, one to hold out")
+        held[rng.permutation(rows)[: max(1, round(share * len(rows)))]] = True
+    return held
+
+
+def cut(labelled: Split, share: float, classes: int, seed: int = 0) -> tuple[Split, Split]:
+    """Cut a stratified share off: (the rest, the share), both in their first order. Raises BadInput as `held_out` does."""
+    held = held_out(labelled.labels, share, range(classes), seed)
     return labelled.take(np.flatnonzero(~held)), labelled.take(np.flatnonzero(held))
+
+
+def share_of_val(images: int) -> float:
+    """What to hold out of so many labelled images of the user's own."""
+    return 0.15 if images < 20_000 else 0.1
+
+
+def naturally(text: str) -> tuple:
+    """A sort key: image2 before image10, upper and lower case together."""
+    return ([int(part) if i % 2 else part.casefold() for i, part in enumerate(re.split("([0-9]+)", text))], text)
+
+
+def slug(text: str) -> str:
+    """`text` as a part of a file name."""
+    return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "images"
+
+
+def numbers(labels: Sequence[str], classes: Sequence[str], where: str) -> np.ndarray:
+    """int64 [n]: each label's place in `classes`, -1 for "". Raises BadInput for a class that is not among them."""
+    places = {"": -1} | {name: place for place, name in enumerate(classes)}
+    strange = sorted(set(labels) - places.keys(), key=naturally)
+    if strange:
+        raise BadInput(f"{where} has a class {strange[0]!r} that train has not; train's are {', '.join(classes)[:200]}")
+    return np.array([places[label] for label in labels], dtype=np.int64)
