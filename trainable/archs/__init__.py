@@ -8,42 +8,48 @@ An entry, a module or an object, has
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable.archs import convnet
-from trainable.archs.torchvision_zoo import TorchvisionArch
+from trainable.archs import convnet, mixer, plain, strided, vit, wide
+from trainable.archs.torchvision_zoo import ZOO
 
-# The first of each family is where a search begins: a cheap one.
 ARCHS = {
     "convnet": convnet,
-    "resnet18": TorchvisionArch("resnet18", "resnet"),
-    "resnet34": TorchvisionArch("resnet34", "resnet"),
-    "mobilenet_v3_small": TorchvisionArch("mobilenet_v3_small", "mobilenet"),
-    "mobilenet_v3_large": TorchvisionArch("mobilenet_v3_large", "mobilenet"),
-    "mobilenet_v2": TorchvisionArch("mobilenet_v2", "mobilenet"),
-    "squeezenet1_1": TorchvisionArch("squeezenet1_1", "squeezenet"),
-    "squeezenet1_0": TorchvisionArch("squeezenet1_0", "squeezenet"),
-    "mnasnet0_5": TorchvisionArch("mnasnet0_5", "mnasnet"),
-    "mnasnet1_0": TorchvisionArch("mnasnet1_0", "mnasnet"),
-    "efficientnet_b0": TorchvisionArch("efficientnet_b0", "efficientnet"),
-    "efficientnet_b3": TorchvisionArch("efficientnet_b3", "efficientnet"),
+    "plain": plain,
+    "strided": strided,
+    "wide": wide,
+    "vit": vit,
+    "mixer": mixer,
+    **ZOO,
 }
 
 
 class Normalise(nn.Module):
-    """Pixels in [0, 1] to mean 0 and standard deviation 1 a channel, as measured on the training images."""
+    """Pixels in [0, 1] to mean 0 and standard deviation 1 a channel, as measured on the training images.
 
-    def __init__(self, mean: list[float], std: list[float]):
+    Before that, images are resized to `size` pixels a side, unless that is 0.
+    """
+
+    def __init__(self, mean: list[float], std: list[float], size: int = 0):
         super().__init__()
+        self.size = size
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.size:
+            x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
         return (x - self.mean) / self.std
 
 
 def build_network(config, data) -> nn.Sequential:
-    """The network of a TrialConfig for a problem's shape (anything with in_shape, classes, mean and std)."""
+    """The network of a TrialConfig for a problem's shape (anything with in_shape, classes, mean and std).
+
+    Floats in [0, 1], [n, *in_shape] -> logits [n, classes].
+    """
     arch = ARCHS[config.arch]
-    body = arch.build({**arch.DEFAULTS, **config.knobs}, data.in_shape, len(data.classes))
-    return nn.Sequential(Normalise(data.mean, data.std), body)
+    side = config.input_size
+    in_shape = (data.in_shape[0], side, side) if side else data.in_shape
+    body = arch.build({**arch.DEFAULTS, **config.knobs}, in_shape, len(data.classes))
+    return nn.Sequential(Normalise(data.mean, data.std, side), body)

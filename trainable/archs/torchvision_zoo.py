@@ -1,32 +1,47 @@
-"""torchvision's networks, fitted to small images of any number of channels."""
+"""torchvision's networks for classification, all of them, fitted to images of any size and number of channels."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-import torch
-import torchvision
 from torch import nn
+from torchvision import models
 
+from trainable.archs.torchvision_fit import LARGEST, Stretch, finer, halvings, shapes_of, smallest_side, stretched, take_channels
 from trainable.errors import check, lookup
+
+# The families whose published networks have a dropout before the classifier.
+WITH_DROPOUT = frozenset(
+    ("alexnet", "efficientnet", "googlenet", "inception", "mnasnet", "mobilenetv2", "mobilenetv3", "squeezenet", "vgg")
+)
 
 
 @dataclass(frozen=True)
 class TorchvisionArch:
     """An entry of ARCHS that adapts the torchvision network `name`.
 
+    Images too small for a network are stretched, inside it, to the smallest that it can take.
+
     Knobs:
-        stem_stride: by how much the first two halving layers shrink the image. 4 is as published, for images of
-            224 pixels; 2 takes the stride from the first, 1 from both. Each step costs about four times the time.
+        stem_stride: 4 is as published, for images of 224 pixels; at 2 and 1 the first layers shrink the image 2 and 4
+            times less. CNNs lose strides in the order of the forward pass; convnext and the transformers cut
+            smaller patches. Each step costs about four times the time. vit gets at least 7, 14 and 28 patches a
+            side (at 4, 2 and 1), maxvit 4 cells a side in its last stage: a digit of 28 pixels is stretched to 7
+            patches, each of 4 x 4 of its pixels.
         dropout: before the classifier; only where the published network has one.
     """
 
     name: str
-    family: str
+
+    @property
+    def family(self) -> str:
+        """The module of torchvision.models that holds it."""
+        return models.get_model_builder(self.name).__module__.rpartition(".")[2]
 
     @property
     def DEFAULTS(self) -> dict:
-        return {"stem_stride": 4, **({"dropout": 0.2} if takes_dropout(self.name) else {})}
+        return {"stem_stride": 4, **({"dropout": 0.2} if self.family in WITH_DROPOUT else {})}
 
     def space(self, trial) -> dict:
         knobs = {"stem_stride": trial.suggest_categorical(f"{self.name}.stem_stride", [4, 2])}
@@ -38,52 +53,101 @@ class TorchvisionArch:
         extra = {"dropout": knobs["dropout"]} if "dropout" in knobs else {}
         for share in extra.values():
             check(f"{self.name}.dropout", share, 0, 1)
-        strides_off = lookup({4: 0, 2: 1, 1: 2}, knobs["stem_stride"], f"{self.name}.stem_stride")
-        network = torchvision.models.get_model(self.name, weights=None, num_classes=classes, **extra)
-        keep_size(network, strides_off)
-        take_channels(network, in_shape[0])
-        for module in network.modules():
-            if isinstance(module, nn.Linear):
-                # mnasnet and efficientnet scale their head by the number of classes: ten would begin with logits
-                # ten times too large.
-                nn.init.normal_(module.weight, 0, 0.01)
-                nn.init.zeros_(module.bias)
-            if isinstance(module, nn.BatchNorm2d):
-                # mnasnet's 0.0003 and mobilenet_v3's 0.01 were meant for a million steps: in a short training the
-                # running statistics would never leave their start.
-                module.momentum = 0.1
+        times = lookup({4: 1, 2: 2, 1: 4}, knobs["stem_stride"], f"{self.name}.stem_stride")
+        channels, image = in_shape[0], tuple(in_shape[1:])
+        if self.family in SQUARE:
+            side, published = SQUARE[self.family](self.name, times, max(image))
+            size = (side, side)
+        else:
+            size, published = stretched(smallest(self.name, times, min(image)), image), LARGEST
+        network = fitted(self.name, times, classes, published, **extra)
+        take_channels(network, channels)
+        soften(network)
+        if self.family == "vision_transformer":  # it looks at the size of what it gets
+            network.image_size, network.patch_size = side, network.conv_proj.kernel_size[0]
+        if size != image:
+            network.register_forward_pre_hook(Stretch(size))
         return network
 
 
+def fitted(name: str, times: int, classes: int, side: int = LARGEST, **extra) -> nn.Module:
+    """torchvision's network for RGB images of `side` pixels, the stem made `times` finer."""
+    family = TorchvisionArch(name).family
+    if family == "vision_transformer":
+        extra["image_size"] = side
+    if family in ("googlenet", "inception"):
+        # Without the classifiers that only training uses, and without an initialisation that takes seconds.
+        extra |= {"aux_logits": False, "init_weights": False}
+    if family == "maxvit":
+        network = maxvit_tiny(side, classes)
+    else:
+        network = models.get_model(name, weights=None, num_classes=classes, **extra)
+    if times > 1:
+        finer(network, layers(name), times)
+    return network
+
+
 @cache
-def takes_dropout(name: str) -> bool:
-    """Whether the network takes a `dropout`; only its constructor knows, behind **kwargs."""
-    try:
-        with torch.device("meta"):
-            torchvision.models.get_model(name, weights=None, dropout=0.2)
-    except TypeError:
-        return False
-    return True
+def layers(name: str) -> list[tuple[int, list[str]]]:
+    """Its halving layers."""
+    return halvings(shapes_of(lambda: fitted(name, 1, 2)), LARGEST)
 
 
-def keep_size(network: nn.Module, layers: int):
-    """Take the stride from the first `layers` halving layers."""
-    halving = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.MaxPool2d) and m.stride in (2, (2, 2))]
-    for module in halving[:layers]:
-        if isinstance(module, nn.MaxPool2d):
-            module.kernel_size, module.stride, module.padding = 1, 1, 0
-        else:
-            module.stride = (1, 1)
+@cache
+def smallest(name: str, times: int, side: int) -> int:
+    """The smallest side of at least `side` pixels that an image must have for the network, its stem `times` finer."""
+    return smallest_side(shapes_of(lambda: fitted(name, times, 2)), side)
 
 
-def take_channels(network: nn.Module, channels: int):
-    """Replace the first convolution by one that reads `channels` channels."""
-    name, first = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
-    if first.in_channels == channels:
-        return
-    parent, _, leaf = name.rpartition(".")
-    replacement = nn.Conv2d(
-        channels, first.out_channels, first.kernel_size, first.stride, first.padding, bias=first.bias is not None
+def vit_sides(name: str, times: int, side: int) -> tuple[int, int]:
+    """The side to which images of `side` pixels are stretched, and the side that gives as many patches as published."""
+    published = int(name.rpartition("_")[2])
+    patch = published // times
+    patches = max(7 * times, math.ceil(side / patch))
+    return patches * patch, patches * published
+
+
+def maxvit_sides(name: str, times: int, side: int) -> tuple[int, int]:
+    """As `vit_sides`, for the cells of the last stage, which are 32 pixels wide as published."""
+    cell = 32 // times
+    cells = min(math.ceil(side / (cell * p)) * p for p in PARTITIONS)
+    return cells * cell, cells * 32
+
+
+# The families that take square images of certain sizes alone.
+SQUARE = {"vision_transformer": vit_sides, "maxvit": maxvit_sides}
+# Cells a side of the windows in which maxvit attends; 7 as published.
+PARTITIONS = (7, 6, 5, 4)
+
+
+def maxvit_tiny(side: int, classes: int) -> nn.Module:
+    """maxvit_t, whose builder leaves no choice of the partition."""
+    return models.MaxVit(
+        input_size=(side, side),
+        partition_size=next(p for p in PARTITIONS if side // 32 % p == 0),
+        stem_channels=64,
+        block_channels=[64, 128, 256, 512],
+        block_layers=[2, 2, 5, 2],
+        head_dim=32,
+        stochastic_depth_prob=0.2,
+        num_classes=classes,
     )
-    nn.init.kaiming_normal_(replacement.weight, nonlinearity="relu")
-    setattr(network.get_submodule(parent), leaf, replacement)
+
+
+def soften(network: nn.Module):
+    """Initial values for few classes and a short training."""
+    last = [m for m in network.modules() if isinstance(m, nn.Linear)][-1:]
+    for linear in last:
+        # mnasnet and efficientnet scale their head by the number of classes: ten would begin with logits ten times
+        # too large. vit's is zero: nothing before it would move in the first step.
+        nn.init.normal_(linear.weight, 0, 0.01)
+        if linear.bias is not None:
+            nn.init.zeros_(linear.bias)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # mnasnet's 0.0003 and mobilenet_v3's 0.01 were meant for a million steps: in a short training the
+            # running statistics would never leave their start.
+            module.momentum = 0.1
+
+
+ZOO = {name: TorchvisionArch(name) for name in models.list_models(module=models)}
