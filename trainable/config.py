@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 
 from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
+from trainable.engine import SETTINGS
 from trainable.errors import BadInput, check, lookup
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
@@ -32,6 +33,10 @@ class TrialConfig:
     label_smoothing: float = 0.05
     average: float = 0.998  # decay of the running average of the weights; 0: none
     augment: Mapping = field(default_factory=lambda: dict(DEFAULT_AUGMENT))  # what is absent is off
+    clip: float = 0.0  # the gradient's largest norm; 0: not clipped
+    input_size: int = 0  # pixels a side that images are resized to before the network; 0: as they are
+    weights: str = ""  # to start from: "torchvision", or the path of a saved network; "": none, a random start
+    engine: str = "auto"  # precision and memory layout: a name of engine.SETTINGS, or found by a probe
     seed: int = 0
 
     def __post_init__(self):
@@ -41,12 +46,17 @@ class TrialConfig:
         for knob in self.knobs:
             lookup(arch.DEFAULTS, knob, f"knob of {self.arch}")
         for name, strength in self.augment.items():
-            check(f"augment.{name}", strength, 0, lookup(AUGMENTS, name, "augmentation").high)
+            check(f"augment.{name}", strength, 0, lookup(AUGMENTS, name, "augmentation").limit)
         object.__setattr__(self, "knobs", {**arch.DEFAULTS, **self.knobs})
         object.__setattr__(self, "augment", {name: self.augment.get(name, 0.0) for name in AUGMENTS})
         check("epochs", self.epochs, 1e-6, 1e5)
         check("batch_size", self.batch_size, 1, 1 << 20, whole=True)
         check("lr", self.lr, 0, 1e3)
+        check("clip", self.clip, 0, 1e6)
+        check("input_size", self.input_size, 0, 1024, whole=True)
+        lookup({"auto": None, **SETTINGS}, self.engine, "engine")
+        if not isinstance(self.weights, str):
+            raise BadInput(f"weights is {self.weights!r}; write torchvision or the path of a saved network")
         check("seed", self.seed, 0, 2**63 - 1, whole=True)
         for name in ("momentum", "average"):
             check(name, getattr(self, name), 0, 0.999999)

@@ -1,39 +1,209 @@
-"""How a network runs on this device: threads, precision, memory layout."""
+"""How a network runs on this device: precision, memory layout, graph capture, threads."""
 
+import contextlib
+import copy
+import hashlib
+import json
 import os
+import platform
+import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from trainable import files
+from trainable.errors import lookup
+
+PROBE_BATCH, PROBE_ROUNDS = 32, 3
+WORTH = 0.93  # a setting must take less than this share of the preferred one's time to be taken instead
+WARM_STEPS = 5  # before a graph is captured
+
+
+@dataclass(frozen=True)
+class Setting:
+    bf16: bool
+    channels_last: bool
+
+
+# What is tried, the one that most often wins first.
+SETTINGS = {
+    "bf16-nhwc": Setting(True, True),
+    "fp32-nhwc": Setting(False, True),
+    "bf16-nchw": Setting(True, False),
+    "fp32-nchw": Setting(False, False),
+}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Where and how to run. Layout is channels_last everywhere: no network measured on a CPU or GPU lost by it."""
+    """Where and how a network runs. `setting` is a name of SETTINGS."""
 
     device: torch.device
-    bf16: bool
+    setting: str
+
+    @property
+    def layout(self) -> torch.memory_format:
+        return torch.channels_last if SETTINGS[self.setting].channels_last else torch.contiguous_format
 
     def autocast(self) -> AbstractContextManager:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=SETTINGS[self.setting].bf16)
 
     def place(self, network: nn.Module) -> nn.Module:
-        return network.to(self.device, memory_format=torch.channels_last)
+        return network.to(self.device, memory_format=self.layout)
+
+    def floats(self, pixels: Tensor) -> Tensor:
+        """uint8 [n, c, h, w] as floats in [0, 1]; `laid_out` comes after whatever changes them."""
+        return pixels.to(self.device, torch.float32).div_(255)
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=self.layout)
 
 
-def plan(network: nn.Module, device: str | None = None) -> Plan:
-    """Choose precision for `network` on `device` (default: the first GPU, else the CPU).
+def plan(network: nn.Module, in_shape: tuple[int, int, int], device: str | None = None, setting: str = "auto") -> Plan:
+    """How to run `network`, on `device` (default: the first GPU, else the CPU).
 
-    On a CPU with bf16 instructions, dense convolutions run about 1.5 times faster in bf16 and depthwise ones about
-    3 times slower (AMD EPYC, AVX512-BF16, one thread, batch 128), so one depthwise layer keeps the network in fp32.
+    `setting` is a name of SETTINGS, or "auto": a probe of a few batches chooses the fastest. What it chose is
+    remembered on this machine for networks made of the same kinds of layers, however wide and deep they are.
+
+    Raises:
+        BadInput: an unknown setting.
     """
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if chosen.type == "cuda":
-        return Plan(chosen, bf16=torch.cuda.is_bf16_supported(including_emulation=False))
-    depthwise = any(isinstance(m, nn.Conv2d) and m.groups > 1 for m in network.modules())
-    return Plan(chosen, bf16=torch.cpu._is_avx512_bf16_supported() and not depthwise)
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if setting != "auto":
+        lookup(SETTINGS, setting, "engine setting")
+        # A network trained elsewhere may be run where bf16 would be emulated.
+        return Plan(where, setting if _has_bf16(where) else setting.replace("bf16", "fp32"))
+    signature = _signature(network, in_shape, where)
+    if signature not in _remembered:
+        path = memory() / f"{hashlib.sha256(signature.encode()).hexdigest()[:24]}.json"
+        _remembered[signature] = _read(path) or _probe_and_write(network, in_shape, where, path, signature)
+    return Plan(where, _remembered[signature])
+
+
+_remembered: dict[str, str] = {}
+
+
+def memory() -> Path:
+    """The folder where probes are remembered: $XDG_CACHE_HOME/sweep-service, or ~/.cache/sweep-service."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweep-service"
+
+
+def _signature(network: nn.Module, in_shape: tuple[int, int, int], device: torch.device) -> str:
+    """What decides which setting is fastest: the device, the images, and the kinds of layers; not their number or width."""
+    kinds = {
+        (type(m).__name__, m.kernel_size, m.stride, min(m.groups, 2)) if isinstance(m, nn.Conv2d) else (type(m).__name__,)
+        for m in network.modules()
+    }
+    return repr((device_name(device), torch.__version__, torch.get_num_threads(), tuple(in_shape), sorted(kinds, key=repr)))
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        setting = json.loads(path.read_text())["setting"]
+        return setting if setting in SETTINGS else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _probe_and_write(network: nn.Module, in_shape, device: torch.device, path: Path, signature: str) -> str:
+    times = probe(network, in_shape, device)
+    # The first that none beats by much: on a busy machine a small difference is noise, and a choice that
+    # flips from day to day would change numbers for nothing.
+    setting = next(name for name in times if times[name] * WORTH <= min(times.values()))
+    with contextlib.suppress(OSError):  # no home that can be written: the probe is run again in the next process
+        files.write_json(path, {"setting": setting, "seconds": times, "for": signature})
+    return setting
+
+
+def probe(network: nn.Module, in_shape: tuple[int, int, int], device: torch.device) -> dict[str, float]:
+    """Seconds of a forward and backward pass on PROBE_BATCH images under each setting that the device supports."""
+    settings = {name: s for name, s in SETTINGS.items() if not s.bf16 or _has_bf16(device)}
+    times = {name: float("inf") for name in settings}
+    gpu = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(gpu):
+        images = torch.rand(PROBE_BATCH, *in_shape, device=device)
+        copies = {name: Plan(device, name).place(copy.deepcopy(network)).train() for name in settings}
+        for turn in range(PROBE_ROUNDS + 1):
+            for name, trained in copies.items():
+                if turn > 1 and times[name] > 1.5 * min(times.values()):
+                    continue  # far behind: it will not win
+                began = _now(device)
+                plan = Plan(device, name)
+                with plan.autocast():
+                    logits = trained(plan.laid_out(images))
+                logits.float().logsumexp(dim=1).sum().backward()
+                if turn:  # the first turn only warms up
+                    times[name] = min(times[name], _now(device) - began)
+    return times
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported()
+
+
+class Captured:
+    """`function` of GPU tensors as a CUDA graph: its kernels are launched at once, without Python between them.
+
+    The first calls run as they are, on a stream of their own, as torch's notes on graph capture ask for; then one is
+    captured and every later one replayed. What cannot be captured goes on as it is. The function must not depend on
+    anything on the Python side that changes between calls; its tensors' shapes stay the same. The result of a call
+    is overwritten by the next.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], generator: torch.Generator):
+        self.function, self.generator = function, generator
+        self.calls, self.graph = 0, None
+        self.stream = torch.cuda.Stream()
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        self.calls += 1
+        if self.graph:
+            for mine, given in zip(self.inputs, inputs, strict=True):
+                mine.copy_(given)
+            self.graph.replay()
+            return self.result
+        if self.calls == WARM_STEPS + 1 and self._capture(inputs):
+            return self(*inputs)
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            result = self.function(*inputs)
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return result
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(self.generator)
+        self.inputs = [given.clone() for given in inputs]
+        try:
+            with torch.cuda.graph(graph, stream=self.stream):
+                self.result = self.function(*self.inputs)
+        except RuntimeError:  # something waits for the device, or allocates outside: this network runs uncaptured
+            torch.cuda.synchronize()
+            return False
+        self.graph = graph
+        return True
 
 
 def cores() -> int:

@@ -1,19 +1,21 @@
 """The training loop, a generator."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from trainable import engine, scores
 from trainable.archs import build_network
-from trainable.augment import augment
+from trainable.augment import augment, mix
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset, Split
+from trainable.datasets.leak import refuse_leak
 from trainable.optim import LR_SCHEDULES, Average, make_optimizer
+from trainable.weights import start_from
 
 CHECK_EVERY = 16  # steps between two looks at the loss on a GPU, where a look waits for the device
 
@@ -26,8 +28,10 @@ class State:
     average: Average | None
     optimizer: torch.optim.Optimizer
     plan: engine.Plan
+    images: Tensor  # to train, uint8 on the device
     steps_per_epoch: int
     total_steps: int
+    seen: tuple[str, ...]  # the datasets that have taught these weights, those they started from included
     step: int = 0
 
     @property
@@ -49,77 +53,132 @@ def fit(config: TrialConfig, data: Dataset, device: str | None = None) -> Iterat
     """Train `config` on `data.train`: an item after every optimiser step; not to ask for the next is to stop.
 
     The network is built, and the images lie on the device, before this returns. The metrics are `step`,
-    `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU need not be waited for).
-    On a CPU the same configuration, seed and thread count give the same numbers.
+    `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU need not be waited for; on a GPU the next step
+    overwrites it).
+    On a CPU the same configuration, seed, thread count and engine setting give the same numbers.
 
     Raises:
+        BadInput: the weights to start from do not fit, or have seen what they must not.
         FloatingPointError: the loss is NaN or infinite; the message says at which step.
     """
     torch.manual_seed(config.seed)
     network = build_network(config, data)
-    plan = engine.plan(network, device)
+    seen = {data.name}
+    if config.weights:
+        seen |= set(start_from(network, config.arch, config.weights, data))
+        refuse_leak(seen)
+    plan = engine.plan(network, data.in_shape, device, config.engine)
     plan.place(network)
     # A batch larger than the data is all of the data.
     batch = min(config.batch_size, len(data.train))
     steps_per_epoch = len(data.train) // batch
+    images = torch.from_numpy(data.train.images).to(plan.device)
+    labels = torch.from_numpy(data.train.labels).to(plan.device)
     state = State(
         network=network,
         average=Average(network, config.average) if config.average else None,
         optimizer=make_optimizer(config.optimizer, network, config.lr, config.momentum, config.weight_decay),
         plan=plan,
+        images=images,
         steps_per_epoch=steps_per_epoch,
         total_steps=max(1, round(config.epochs * steps_per_epoch)),
+        seen=tuple(sorted(seen)),
     )
-    images = torch.from_numpy(data.train.images).to(plan.device)
-    labels = torch.from_numpy(data.train.labels).to(plan.device)
-    return _steps(config, state, images, labels, batch)
+    return _steps(config, state, labels, batch, len(data.classes))
 
 
-def _steps(config: TrialConfig, state: State, images: torch.Tensor, labels: torch.Tensor, batch: int):
-    device = state.plan.device
-    generator = torch.Generator(device).manual_seed(config.seed)
+def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classes: int):
+    network, optimizer, plan, images = state.network, state.optimizer, state.plan, state.images
+    generator = torch.Generator(plan.device).manual_seed(config.seed)
     lr_factor = LR_SCHEDULES[config.lr_schedule]
-    state.network.train()
+    parameters = list(network.parameters())
+
+    def learn(pixels: Tensor, targets: Tensor) -> Tensor:
+        """Augmentation, forward and backward; leaves gradients and returns the loss."""
+        x = augment(plan.floats(pixels), config.augment, generator)
+        x, targets = mix(x, targets, classes, config.augment, generator)
+        with plan.autocast():
+            logits = network(plan.laid_out(x))
+        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        return loss.detach()
+
+    if plan.device.type == "cuda":
+        learn = engine.Captured(learn, generator)
+    network.train()
     for step in range(state.total_steps):
         position = step % state.steps_per_epoch
         if position == 0:
-            order = torch.randperm(len(images), generator=generator, device=device)
+            order = torch.randperm(len(images), generator=generator, device=plan.device)
         chosen = order[position * batch : (position + 1) * batch]
-        x = augment(images[chosen].float().div_(255), config.augment, generator)
+        loss = learn(images[chosen], labels[chosen])
+        if config.clip:
+            nn.utils.clip_grad_norm_(parameters, config.clip)
         lr = config.lr * lr_factor((step + 1) / state.total_steps, config.warmup)
-        for group in state.optimizer.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr
-        with state.plan.autocast():
-            logits = state.network(x.contiguous(memory_format=torch.channels_last))
-        loss = F.cross_entropy(logits.float(), labels[chosen], label_smoothing=config.label_smoothing)
-        state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        state.optimizer.step()
+        optimizer.step()
         if state.average:
             state.average.update()
         state.step = step + 1
         last = state.step == state.total_steps
-        if (device.type == "cpu" or last or state.step % CHECK_EVERY == 0) and not torch.isfinite(loss):
+        if (plan.device.type == "cpu" or last or state.step % CHECK_EVERY == 0) and not torch.isfinite(loss):
             raise FloatingPointError(f"the loss is {loss.item()} at step {state.step} (epoch {state.budget:.2f})")
-        yield {"step": state.step, "budget": state.budget, "lr": lr, "loss": loss.detach()}, state
+        yield {"step": state.step, "budget": state.budget, "lr": lr, "loss": loss}, state
+
+
+@torch.no_grad()
+def settle(state: State, count: int = 1024, batch: int = 256):
+    """Measure the BatchNorm statistics of the network to keep on `count` training images, not augmented.
+
+    The running ones lag behind the weights, most in the first epochs, and are those of augmented images, which is
+    not what the network will see. As in stochastic weight averaging (Izmailov et al., arXiv:1803.05407, 3.2); that
+    the statistics should be those of test time: Touvron et al., arXiv:1906.06423. Leaves the training as it is.
+    """
+    network = state.best_network
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    training, momenta = network.training, [m.momentum for m in norms]
+    network.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+        norm.train()
+    # Their own draw: the images may lie sorted by class.
+    chosen = torch.randperm(len(state.images), generator=torch.Generator().manual_seed(0))[:count].to(state.images.device)
+    for rows in chosen.split(batch):
+        with state.plan.autocast():
+            network(state.plan.laid_out(state.plan.floats(state.images[rows])))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    network.train(training)
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, split: Split, plan: engine.Plan, batch: int = 512) -> np.ndarray:
-    """The network's logits for a split, float32 [n, classes]; leaves the network in the mode it was in."""
+def predict(
+    network: nn.Module, split: Split, plan: engine.Plan, change: Callable[[Tensor], Tensor] | None = None, batch: int = 512
+) -> np.ndarray:
+    """The network's logits for a split, float32 [n, classes]; leaves the network in the mode it was in.
+
+    `change` is applied to each batch of images first: floats in [0, 1].
+    """
     training = network.training
     network.eval()
     out = []
     for start in range(0, len(split), batch):
-        x = torch.from_numpy(split.images[start : start + batch]).to(plan.device).float().div_(255)
+        images = plan.floats(torch.from_numpy(split.images[start : start + batch]))
+        if change:
+            images = change(images)
         with plan.autocast():
-            out.append(network(x.contiguous(memory_format=torch.channels_last)).float().cpu())
+            out.append(network(plan.laid_out(images)).float().cpu())
     network.train(training)
     return torch.cat(out).numpy()
 
 
 def evaluate(state: State, split: Split) -> tuple[dict, np.ndarray]:
-    """The present network on a labelled split: its metrics, and its calibrated probabilities [n, classes].
+    """The present network, settled, on a labelled split: its metrics, and its calibrated probabilities [n, classes].
 
     The metrics are `budget` (epochs), `val_loss` (cross-entropy at the best temperature), `val_error` (share) and
     that `temperature`.
@@ -127,6 +186,7 @@ def evaluate(state: State, split: Split) -> tuple[dict, np.ndarray]:
     Raises:
         FloatingPointError: the network answers NaN or infinity.
     """
+    settle(state)
     logits = predict(state.best_network, split, state.plan)
     if not np.isfinite(logits).all():
         raise FloatingPointError(f"the network answers NaN or infinity after {state.budget:.2f} epochs")

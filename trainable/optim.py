@@ -11,17 +11,58 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Optimizer:
-    make: Callable[..., torch.optim.Optimizer]  # (parameter groups, peak lr, momentum)
+    make: Callable[..., "torch.optim.Optimizer | Muon"]  # (parameter groups, peak lr, momentum)
     low: float  # the range of learning rates worth searching
     high: float
 
 
-# AdamW decouples weight decay from the gradient: Loshchilov and Hutter, arXiv:1711.05101. NAdam: Dozat 2016.
+class Muon:
+    """torch's Muon for kernels and matrices, each seen as [outputs, all else]; AdamW for the rest.
+
+    Jordan et al., kellerjordan.github.io/posts/muon, 2024. Its steps are scaled to the size of AdamW's (Liu et al.,
+    arXiv:2502.16982), so both take the same learning rate.
+    """
+
+    def __init__(self, groups: list[dict], lr: float, momentum: float):
+        kernels = [(p, group["weight_decay"]) for group in groups for p in group["params"] if p.ndim > 1]
+        rest = [{**group, "params": [p for p in group["params"] if p.ndim <= 1]} for group in groups]
+        # torch's takes two dimensions only: each kernel gets a flat twin on the same memory.
+        self._twins = [(p, nn.Parameter(_flat(p.detach()))) for p, _ in kernels]
+        flat = [{"params": [twin], "weight_decay": decay} for (_, twin), (_, decay) in zip(self._twins, kernels, strict=True)]
+        self.parts = [torch.optim.Muon(flat, lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")] if flat else []
+        if any(group["params"] for group in rest):
+            self.parts.append(torch.optim.AdamW([g for g in rest if g["params"]], lr, betas=(momentum, 0.999), fused=True))
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def step(self):
+        for kernel, twin in self._twins:
+            twin.grad = None if kernel.grad is None else _flat(kernel.grad)
+        for part in self.parts:
+            part.step()
+
+    def zero_grad(self, set_to_none: bool = True):
+        for kernel, _ in self._twins:
+            kernel.grad = None
+        for part in self.parts:
+            part.zero_grad(set_to_none)
+
+
+def _flat(kernel: Tensor) -> Tensor:
+    """[outputs, all else] on the same memory; the order of the columns means nothing to Muon."""
+    if kernel.ndim == 4 and not kernel.is_contiguous():  # channels_last
+        kernel = kernel.permute(0, 2, 3, 1)
+    return kernel.view(len(kernel), -1)
+
+
+# AdamW decouples weight decay from the gradient: Loshchilov and Hutter, arXiv:1711.05101. NAdam: Dozat 2016. RAdam:
+# Liu et al., arXiv:1908.03265.
 OPTIMIZERS = {
-    "sgd": Optimizer(lambda p, lr, m: torch.optim.SGD(p, lr, momentum=m, nesterov=m > 0), 0.02, 0.3),
+    "sgd": Optimizer(lambda p, lr, m: torch.optim.SGD(p, lr, momentum=m, nesterov=m > 0, fused=True), 0.02, 0.3),
     "adamw": Optimizer(lambda p, lr, m: torch.optim.AdamW(p, lr, betas=(m, 0.999), fused=True), 1e-3, 1e-2),
     "nadam": Optimizer(lambda p, lr, m: torch.optim.NAdam(p, lr, betas=(m, 0.999), decoupled_weight_decay=True), 1e-3, 1e-2),
+    "radam": Optimizer(lambda p, lr, m: torch.optim.RAdam(p, lr, betas=(m, 0.999), decoupled_weight_decay=True), 1e-3, 1e-2),
     "rmsprop": Optimizer(lambda p, lr, m: torch.optim.RMSprop(p, lr, alpha=0.99, momentum=m), 2e-4, 3e-3),
+    "muon": Optimizer(Muon, 1e-3, 1e-2),
 }
 
 
@@ -52,11 +93,12 @@ def _onecycle(t: float, warmup: float) -> float:
 
 # Each is a pure function (progress in [0, 1], warm-up share) -> factor on the peak learning rate.
 LR_SCHEDULES: dict[str, Callable[[float, float], float]] = {
-    "constant": lambda t, warmup: 1.0,
-    "step": lambda t, warmup: 0.1 ** ((t >= 0.5) + (t >= 0.75)),
-    "exponential": lambda t, warmup: 0.01**t,
+    "constant": _warm(lambda t: 1.0),
+    "step": _warm(lambda t: 0.1 ** ((t >= 0.5) + (t >= 0.75))),
+    "exponential": _warm(lambda t: 0.01**t),
     "cosine": _warm(lambda t: (1 + math.cos(math.pi * t)) / 2),
     "linear": _warm(lambda t: 1 - t),
+    "trapezoid": _warm(lambda t: min(1.0, (1 - t) / 0.4)),  # flat, then to zero: Haegele et al., arXiv:2405.18392
     "onecycle": _onecycle,
 }
 

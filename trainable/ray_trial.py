@@ -83,14 +83,21 @@ class RayTrial(tune.Trainable):
         self.eval_s += time.monotonic() - began
         files = self._hand_over(metrics, probs)
         self.rung += 1
-        weights = sum(p.numel() for p in self.state.network.parameters())
+        parameters = sum(p.numel() for p in self.state.network.parameters())
         times = {"train_s": self.train_s, "eval_s": self.eval_s}
-        return {**metrics, **times, "weights": weights, "interrupted": interrupted, "files": json.dumps(files)}
+        return {
+            **metrics,
+            **times,
+            "parameters": parameters,
+            "engine": self.state.plan.setting,
+            "interrupted": interrupted,
+            "files": json.dumps(files),
+        }
 
     def _hand_over(self, metrics: dict, probs: np.ndarray) -> dict[str, str]:
         """Give the network to the keeper if it is among the best: their names and digests, written before told."""
         if not ray.get(self.keeper.wants.remote(self.number, metrics["val_loss"])):
             return {}
-        files = saved.pack(self.config, self.data, self.state.best_network, metrics)
+        files = saved.pack(self.config, self.data, self.state, metrics)
         files[PROBS] = safetensors.numpy.save({"val": probs.astype(np.float32)})
         return ray.get(self.keeper.keep.remote(self.number, metrics["val_loss"], files))

@@ -1,7 +1,7 @@
 """A network on disk: `model.safetensors` and `config.json`, nothing that runs code when it is read."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -18,26 +18,33 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 @dataclass(frozen=True)
 class Problem:
-    """The shape of the problem a network was built for."""
+    """What a network was built for, and what it has seen of it."""
 
     dataset: str
     in_shape: tuple[int, int, int]
     classes: tuple[str, ...]
     mean: list[float]
     std: list[float]
+    seen: tuple[str, ...] = ()  # the datasets that have taught the weights, those they started from included
+    temperature: float = 1.0  # at which its probabilities are calibrated on val
 
 
-def pack(config: TrialConfig, data, network: nn.Module, scores: dict) -> dict[str, bytes]:
-    """The files of a saved network, by name. `data` is a Dataset or a Problem; `scores` are kept beside it."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in network.state_dict().items()}
+def pack(config: TrialConfig, data, state, scores: dict) -> dict[str, bytes]:
+    """The files of a saved network, by name: of a training's `state`, with `scores` beside it.
+
+    The configuration names the engine's setting that was found for it, so that it can be trained again as it was.
+    """
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.best_network.state_dict().items()}
     about = {
-        "config": config.flat(),
+        "config": replace(config, engine=state.plan.setting).flat(),
         "problem": {
-            "dataset": getattr(data, "dataset", None) or data.name,
+            "dataset": data.name,
             "in_shape": list(data.in_shape),
             "classes": list(data.classes),
             "mean": data.mean,
             "std": data.std,
+            "seen": list(state.seen),
+            "temperature": scores.get("temperature", 1.0),
         },
         "scores": scores,
         "torch": torch.__version__,
@@ -56,7 +63,7 @@ def unpack(files: dict[str, bytes]) -> tuple[nn.Module, TrialConfig, Problem]:
     """
     try:
         about = json.loads(files[CONFIG])
-        lists = {name: tuple(about["problem"][name]) for name in ("in_shape", "classes")}
+        lists = {name: tuple(about["problem"][name]) for name in ("in_shape", "classes", "seen")}
         problem = Problem(**{**about["problem"], **lists})
         config = TrialConfig.from_flat(about["config"])
         network = build_network(config, problem)

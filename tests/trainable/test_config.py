@@ -43,7 +43,7 @@ def test_drawn_configurations_round_trip(space):
         ({"optimizer": "sgdd"}, "unknown optimizer 'sgdd'; known: .*adamw"),
         ({"lr_schedule": "zigzag"}, "unknown lr_schedule 'zigzag'; known: constant"),
         ({"augment.blur": 1.0}, "unknown key 'augment.blur'.*augment.rotation"),
-        ({"augment.rotation": 400.0}, "augment.rotation is 400, outside 0 to 25"),
+        ({"augment.rotation": 400.0}, "augment.rotation is 400, outside 0 to 180"),
         ({"lr": -1.0}, "lr is -1, outside 0 to 1000"),
         ({"lr": float("nan")}, "lr is nan, not a number"),
         ({"epochs": "many"}, "epochs is 'many', not a number"),

@@ -42,9 +42,11 @@ def test_schedules_stay_between_0_and_1_and_reach_1(name):
 
 def test_schedules_as_published():
     at = {name: [round(schedule(t, 0.2), 4) for t in (0.1, 0.2, 0.6, 1.0)] for name, schedule in LR_SCHEDULES.items()}
-    assert at["constant"] == [1, 1, 1, 1]
-    assert at["step"] == [1, 1, 0.1, 0.01]
-    assert at["exponential"] == [0.631, 0.3981, 0.0631, 0.01]
+    assert at["constant"] == [0.5, 1, 1, 1]
+    steps = [LR_SCHEDULES["step"](t, 0.2) for t in (0.1, 0.59, 0.61, 0.79, 0.81)]
+    assert steps == pytest.approx([0.5, 1, 0.1, 0.1, 0.01])
+    assert at["exponential"] == [0.5, 1, 0.1, 0.01]
+    assert at["trapezoid"] == [0.5, 1, 1, 0]
     assert at["cosine"] == [0.5, 1, 0.5, 0]
     assert at["linear"] == [0.5, 1, 0.5, 0]
     assert at["onecycle"] == [0.52, 1, 0.5, 0]
@@ -61,6 +63,30 @@ def test_onecycle_is_torchs():
         optimizer.step()
         if i < 100:
             theirs.step()
+
+
+def test_muon_steps_kernels_as_torchs_does_and_the_rest_as_adamw():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 4, 2)).to(
+        memory_format=torch.channels_last
+    )
+    assert not network[0].weight.is_contiguous()
+    kernel = network[0].weight.detach().flatten(1).clone().requires_grad_()
+    bias = network[0].bias.detach().clone().requires_grad_()
+    alone = torch.optim.Muon([kernel], 0.01, momentum=0.9, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = torch.optim.AdamW([bias], 0.01, betas=(0.9, 0.999), weight_decay=0.0)
+    optimizer = make_optimizer("muon", network, 0.01, momentum=0.9, weight_decay=0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        network(torch.rand(4, 3, 4, 4)).square().sum().backward()
+        kernel.grad, bias.grad = network[0].weight.grad.flatten(1).clone(), network[0].bias.grad.clone()
+        for one in (optimizer, alone, adamw):
+            one.step()
+        # The order of the columns differs, and the products are in bf16.
+        assert torch.allclose(network[0].weight.flatten(1), kernel, atol=2e-3)
+        assert torch.allclose(network[0].bias, bias, atol=1e-6)
+    moved = (network[0].weight.detach() - network[0].weight.detach().mean()).abs().max()
+    assert moved > 0
 
 
 def test_average_warms_up_and_covers_buffers():
