@@ -2,6 +2,7 @@
 
 python trainable/train.py --arch resnet18 --epochs 0.2
 python trainable/train.py --set convnet.width=32 --set lr=0.002 --set augment.rotation=15
+python trainable/train.py --dataset folder:PATH --arch efficientnet_b0 --weights torchvision
 """
 
 import json
@@ -10,14 +11,18 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
+import torch
+from rich.console import Console
+from rich.table import Table
 from tqdm import tqdm
 
 from trainable import files, saved, scores
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
-from trainable.datasets import DATASETS, default_dataset, load
+from trainable.datasets import default_dataset, known, load
+from trainable.datasets.container import Dataset, all_labels
 from trainable.errors import BadInput, Parser, positive, run
-from trainable.fit import evaluate, fit, predict
+from trainable.fit import State, evaluate, fit, predict, settle
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,58 +30,66 @@ ROOT = Path(__file__).resolve().parents[1]
 def main():
     args = parse(sys.argv[1:])
     config = configure(args)
-    data = load(args.dataset)
-    steps = fit(config, data)
+    data = load(args.dataset, image_size=args.image_size)
+    if args.all_labels:
+        data = all_labels(data)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    steps = fit(config, data, args.device)
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # complain before the training, not after it
     except OSError as wrong:
         raise BadInput(f"--out {args.out}: {wrong.strerror}; choose a folder that can be written") from wrong
-    print(f"{config.arch} on {data.name}: {len(data.train):,} images to train, {len(data.val):,} to choose (val).")
+    print(f"{config.arch} on {data.name} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} to choose (val).")
 
     began = time.monotonic()
-    with tqdm(
-        total=config.epochs, unit="epoch", bar_format="{l_bar}{bar}| {n:.2f}/{total:g} epochs [{elapsed}<{remaining}{postfix}]"
-    ) as bar:
-        for metrics, state in steps:
-            bar.update(round(metrics["budget"], 3) - bar.n)
-            if state.step % 10 == 0:
-                bar.set_postfix_str(f"loss {metrics['loss']:.3f}", refresh=False)
-            if state.step == state.total_steps or state.step % state.steps_per_epoch == 0:
-                report, _ = evaluate(state, data.val)
-                bar.write(
-                    f"epoch {report['budget']:6.2f}  val error {report['val_error']:.2%}  val loss {report['val_loss']:.4f}"
-                )
-
-    report |= {"seconds": round(time.monotonic() - began, 1)}
+    curve, state = follow(steps, config, data)
+    seconds = time.monotonic() - began
+    report = {**(curve[-1] if curve else {"budget": state.budget}), "seconds": round(seconds, 1)}
     if len(data.test):
-        report["test_error"] = scores.errors(predict(state.best_network, data.test, state.plan), data.test.labels) / len(
-            data.test
-        )
-        print(f"test error {report['test_error']:.2%} of {len(data.test):,}, never used to choose")
-    for name, content in saved.pack(config, data, state.best_network, report).items():
+        wrong = scores.errors(predict(state.best_network, data.test, state.plan), data.test.labels)
+        report["test_error"] = wrong / len(data.test)
+    for name, content in saved.pack(config, data, state, report).items():
         files.write(args.out / name, content)
-    print(f"{report['seconds']:.0f} s; saved in {args.out}: {saved.WEIGHTS}, {saved.CONFIG}")
+    if args.plot and curve:
+        plot(args.out / "curves.png", curve, f"{config.arch} on {data.name}")
+    show(report, state, config, data)
+    written = [saved.WEIGHTS, saved.CONFIG, *(["curves.png"] if args.plot and curve else [])]
+    print(f"Saved in {args.out}: {', '.join(written)}.")
+    if len(data.unlabelled) or len(data.test):
+        print(f"Next: python trainable/predict.py {args.out}")
 
 
 def parse(arguments: list[str]) -> Namespace:
     p = Parser(prog="train.py", description=__doc__.split("\n")[0])
     p.add_argument("--arch", default="convnet", help=f"one of: {', '.join(ARCHS)}")
-    p.add_argument("--dataset", help=f"{', '.join(DATASETS)} (default: the competition's if it is in data/, else the sample)")
+    p.add_argument("--dataset", help=f"{known()} (default: the competition's if it is in data/, else the sample)")
+    p.add_argument("--image-size", type=positive(int, 1024), help="pixels a side to read images at (default: as they are)")
     p.add_argument("--epochs", type=positive(float, 1e5), default=8.0, help="the whole training; fractions are allowed")
+    p.add_argument("--weights", default="", help="to start from: torchvision, or a folder or file of safetensors")
+    p.add_argument("--all-labels", action="store_true", help="train on val too: nothing is left to judge the network by")
     p.add_argument(
         "--seed", type=positive(int, 2**31, or_zero=True), default=0, help="of the weights, the order and the augmentation"
     )
     p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other field of a TrialConfig; repeatable")
+    p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
+    p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
+    p.add_argument("--plot", action="store_true", help="draw the learning curves into curves.png")
     p.add_argument("--out", help="the folder to save in (default: networks/<arch>-<seed>)")
     args = p.parse_args(arguments)
-    args.dataset = args.dataset or default_dataset()[0]
+    args.why = "asked for"
+    if args.dataset is None:
+        args.dataset, args.why = default_dataset()
+    if args.device:
+        check_device(args.device)
     args.out = Path(args.out or ROOT / "networks" / f"{args.arch}-{args.seed}").resolve()
     return args
 
 
 def configure(args: Namespace) -> TrialConfig:
     """Raises BadInput for an unknown key or a value outside its range."""
-    flat = TrialConfig.from_flat({"arch": args.arch, "epochs": args.epochs, "seed": args.seed}).flat()
+    given = {"arch": args.arch, "epochs": args.epochs, "seed": args.seed, "weights": getattr(args, "weights", "")}
+    flat = TrialConfig.from_flat(given).flat()
     for pair in args.set:
         key, equals, text = pair.partition("=")
         if not equals:
@@ -86,6 +99,80 @@ def configure(args: Namespace) -> TrialConfig:
         except json.JSONDecodeError:
             flat[key] = text
     return TrialConfig.from_flat(flat)
+
+
+def check_device(name: str):
+    """Raises BadInput unless torch can compute there."""
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as wrong:
+        has = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+        raise BadInput(f"--device {name} is not to be had here; this machine has {', '.join(['cpu', *has])}") from wrong
+
+
+def follow(steps, config: TrialConfig, data: Dataset) -> tuple[list[dict], State]:
+    """Train to the end under a progress bar; the metrics after every epoch (none without val), and the state."""
+    curve, losses = [], []
+    form = "{l_bar}{bar}| {n:.2f}/{total:g} epochs [{elapsed}<{remaining}{postfix}]"
+    with tqdm(total=config.epochs, unit="epoch", bar_format=form) as bar:
+        began = time.monotonic()
+        for metrics, state in steps:
+            losses.append(metrics["loss"].clone())
+            bar.update(round(metrics["budget"], 3) - bar.n)
+            if state.step % 10 == 0:
+                speed = state.step * len(data.train) / state.steps_per_epoch / (time.monotonic() - began)
+                bar.set_postfix_str(f"loss {metrics['loss']:.3f}, {speed:,.0f} images/s", refresh=False)
+            if state.step == state.total_steps or state.step % state.steps_per_epoch == 0:
+                train_loss = torch.stack(losses).mean().item()
+                losses.clear()
+                if len(data.val):
+                    curve.append({**evaluate(state, data.val)[0], "train_loss": train_loss})
+                    bar.write("epoch {budget:6.2f}  val error {val_error:.2%}  val loss {val_loss:.4f}".format(**curve[-1]))
+    if not len(data.val):
+        settle(state)
+    return curve, state
+
+
+def show(report: dict, state: State, config: TrialConfig, data: Dataset):
+    table = Table(title=f"{config.arch}, {report['budget']:g} epochs", title_justify="left", show_header=False)
+    parameters = sum(p.numel() for p in state.network.parameters())
+    images = state.step * min(config.batch_size, len(data.train))
+    rows = {}
+    for name, split, what in (("val", data.val, "used to choose"), ("test", data.test, "never used to choose")):
+        if f"{name}_error" in report:
+            wrong = round(report[f"{name}_error"] * len(split))
+            low, high = scores.interval(wrong, len(split))
+            rows[f"{name} error"] = (
+                f"{wrong / len(split):.2%} ({wrong:,} of {len(split):,}; 95 % interval {low:.2%} to {high:.2%}; {what})"
+            )
+    rows |= {
+        "parameters": f"{parameters:,}",
+        "engine": f"{state.plan.setting} on {state.plan.device}, {torch.get_num_threads()} threads",
+        "time": f"{report['seconds'] / 60:.1f} minutes, {images / report['seconds']:,.0f} images a second",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    (Console() if sys.stdout.isatty() else Console(width=110)).print(table)
+
+
+def plot(path: Path, curve: list[dict], title: str):
+    """Val error and both losses, by epoch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
+    epochs = [point["budget"] for point in curve]
+    left.plot(epochs, [100 * point["val_error"] for point in curve], marker=".")
+    left.set(xlabel="epochs", ylabel="val error, %", yscale="log", title=title)
+    for name in ("train_loss", "val_loss"):
+        right.plot(epochs, [point[name] for point in curve], marker=".", label=name.replace("_", " "))
+    right.set(xlabel="epochs", ylabel="cross-entropy", yscale="log")
+    right.legend()
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":
