@@ -12,16 +12,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps.arguments import ROOT, about, new_folder, parse
+from sweeps.arguments import about, new_folder, parse
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
-from sweeps.search.cluster import cluster
+from sweeps.flags import ROOT, flat_about
+from sweeps.search.cluster import cluster, gpu_share
 from sweeps.search.find_space import find_space
 from sweeps.search.launch import Ending, run_search
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record
 from sweeps.search.scheduler import SCHEDULERS, rungs
-from sweeps.search.searcher import SEARCHERS, Search
+from sweeps.search.searcher import SEARCHERS, Search, first_configs
 from sweeps.show import figures, summary, views
 from sweeps.show.tracking import Tracker
 from trainable import files
@@ -49,12 +50,13 @@ def main() -> int:
     def say(text: str):
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    data = load(args.dataset)
+    data = load(args.dataset, image_size=args.image_size)
     space, budgets = find_space(args.space), rungs(args.max_epochs)
     folder, sweep = new_folder(args), about(args, data)
     say(f"{args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} val. Starting Ray.")
     ending = Ending(args.time_budget and max(1.0, args.time_budget - (time.monotonic() - began)))
-    with cluster(args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent) as places:
+    machines = args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent
+    with cluster(*machines, measure=lambda: gpu_share(first_configs(space), data)) as places:
         folder.mkdir()
         files.write_json(folder / "sweep.json", sweep)
         say(f"Sweep {folder.name}: {places.slots} trials at a time on {places.words}, compared at {_list(budgets)} epochs.")
@@ -101,12 +103,6 @@ def main() -> int:
 
 def _list(budgets: list[float]) -> str:
     return ", ".join(f"{b:g}" for b in budgets)
-
-
-def flat_about(sweep: dict) -> dict:
-    """For MLflow: the arguments that were given a value, the data's fingerprint and the commit."""
-    given = {name: value for name, value in sweep["arguments"].items() if value is not None}
-    return {**given, "fingerprint": sweep["data"]["fingerprint"], "commit": sweep["commit"]}
 
 
 def sweep_metrics(ensemble: dict, trials: int, busy: float) -> dict[str, float]:

@@ -10,14 +10,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 from sweeps.choose.combine import ENSEMBLES
-from sweeps.search.cluster import GPU_SHARE
+from sweeps.flags import ROOT, add_shared, settle
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import METRICS, SEARCHERS
 from sweeps.search.space import SPACES
-from trainable.datasets import DATASETS, default_dataset
 from trainable.errors import BadInput, Parser, lookup, positive
 
-ROOT = Path(__file__).resolve().parents[1]
 DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
 QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
 VERSIONS = ("ray", "torch", "torchvision", "optuna", "mlflow")
@@ -26,8 +24,6 @@ VERSIONS = ("ray", "torch", "torchvision", "optuna", "mlflow")
 def parse(arguments: list[str]) -> Namespace:
     """Raises BadInput for what cannot be meant."""
     p = Parser(prog="arch_sweep.py", description="Search, train, combine; write a submission.")
-    p.add_argument("--name", help="the sweep's folder under --results (default: date and dataset)")
-    p.add_argument("--dataset", help=f"{', '.join(DATASETS)} (default: the competition's if it is in data/, else the sample)")
     p.add_argument("--space", help=f"{', '.join(SPACES)} or FILE.py:function (default: {DEFAULTS['space']})")
     p.add_argument("--trials", type=positive(int), help="how many to start at most (default: as many as there is time for)")
     p.add_argument(
@@ -40,32 +36,22 @@ def parse(arguments: list[str]) -> Namespace:
     p.add_argument("--scheduler", default="asha", help=f"who stops trials: {', '.join(SCHEDULERS)}")
     p.add_argument("--metric", default="val_loss", help=f"what is minimised: {', '.join(METRICS)}")
     p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best on val)")
-    p.add_argument("--concurrent", type=positive(int), help="trials at a time (default: fill the cluster)")
-    p.add_argument("--cpus-per-trial", type=positive(int), default=1, help="processors, and threads, a trial")
-    p.add_argument(
-        "--gpus-per-trial", type=positive(float, or_zero=True), help=f"share of a GPU (default: {GPU_SHARE} if there are any)"
-    )
-    p.add_argument("--address", help="an existing Ray cluster (default: start one here)")
     p.add_argument("--quick", action="store_true", help="--dataset digits-sample --space quick --time-budget 7m, where not given")
-    p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
-    p.add_argument("--seed", type=positive(int, 2**31, or_zero=True), default=0, help="of the searcher and the trials")
+    add_shared(p)
     args = p.parse_args(arguments)
     preset = QUICK if args.quick else DEFAULTS
-    args.why = "asked for" if args.dataset else "the quick sweep's"
+    if args.quick and args.dataset is None:
+        args.why = "the quick sweep's"
     for name, value in preset.items():
         if getattr(args, name) is None and (name != "time_budget" or not args.trials):
             setattr(args, name, value)
-    if args.dataset is None:
-        args.dataset, args.why = default_dataset()
+    settle(args)
     args.time_budget = None if args.time_budget is None else seconds(args.time_budget)
-    for table, name in ((DATASETS, "dataset"), (SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
+    for table, name in ((SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
         lookup(table, getattr(args, name), name)
     lookup(dict.fromkeys(METRICS), args.metric, "metric")
     if args.ensemble:
         lookup(ENSEMBLES, args.ensemble, "ensemble")
-    if args.name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", args.name):
-        raise BadInput(f"--name {args.name!r}: up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit")
-    args.results = Path(args.results or ROOT / "results").resolve()
     return args
 
 
@@ -82,7 +68,7 @@ def seconds(text: str) -> float:
 
 def new_folder(args: Namespace) -> Path:
     """Where the sweep will lie; raises BadInput if that exists or cannot be made."""
-    folder = args.results / (args.name or f"{datetime.now():%Y-%m-%d-%H%M%S}-{args.dataset}")
+    folder = args.results / args.name
     if folder.exists():
         raise BadInput(f"{folder} exists; choose another --name")
     try:
@@ -97,7 +83,7 @@ def about(args: Namespace, data) -> dict:
     images = {name: len(getattr(data, name)) for name in ("train", "val", "test", "unlabelled")}
     return {
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": ["python", "sweeps/arch_sweep.py", *sys.argv[1:]],
+        "command": ["python", f"sweeps/{Path(sys.argv[0]).name}", *sys.argv[1:]],
         "arguments": {name: value for name, value in vars(args).items() if name not in ("results", "why")},
         "data": {"fingerprint": data.fingerprint, "images": images},
         "commit": _commit(),

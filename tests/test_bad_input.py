@@ -105,7 +105,7 @@ def test_data_that_is_not_there(command, tmp_path, monkeypatch):
         (["--set", "convnet.stages=5"], "convnet.stages is 5: images of 28 pixels"),
         (["--set", "momentum=1"], "momentum is 1, outside 0 to 0.999999"),
         (["--set", "optimizer=lamb"], "unknown optimizer 'lamb'; known: "),
-        (["--dataset", "mnist"], "unknown dataset 'mnist'"),
+        (["--dataset", "cifar"], "unknown dataset 'cifar'"),
     ],
 )
 def test_train(command, tmp_path, arguments, says):

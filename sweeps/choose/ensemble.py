@@ -8,6 +8,7 @@ from sweeps.choose.combine import ENSEMBLES, choose, sharpen
 from sweeps.choose.members import Member, find, predict_all
 from trainable import files, scores
 from trainable.datasets.container import Dataset
+from trainable.submission import write_submission
 
 
 def combine(folder: Path, data: Dataset, methods: list[str], places) -> dict | None:
@@ -43,15 +44,9 @@ def combine(folder: Path, data: Dataset, methods: list[str], places) -> dict | N
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
     asked = about["submission"]
-    write_submission(folder / "submission.csv", getattr(data, asked).ids, combined[asked], data.classes)
+    write_submission(folder / "submission.csv", data, splits[asked], combined[asked])
     files.write_json(folder / "ensemble.json", about)
     return about
-
-
-def write_submission(path: Path, ids: np.ndarray, probs: np.ndarray, classes: tuple[str, ...]):
-    """In the competition's format: ImageId,Label, a row an image in the order of `ids`."""
-    rows = [f"{i},{classes[label]}" for i, label in zip(ids, probs.argmax(axis=1), strict=True)]
-    files.write(path, "\n".join(["ImageId,Label", *rows]) + "\n")
 
 
 def _about(member: Member, data: Dataset) -> dict:

@@ -70,8 +70,8 @@ def _predict(
     contents: dict, temperature: float, splits: dict[str, Split], threads: int, device: str | None
 ) -> tuple[dict, float]:
     torch.set_num_threads(threads)
-    network, _, _ = saved.unpack(contents)
-    plan = engine.plan(network, device)
+    network, config, problem = saved.unpack(contents)
+    plan = engine.plan(network, problem.in_shape, device, config.engine)
     plan.place(network)
     began = time.monotonic()
     out = {name: scores.softmax(predict(network, split, plan), temperature).astype(np.float32) for name, split in splits.items()}

@@ -2,7 +2,7 @@
 
 import logging
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,9 +10,12 @@ import ray
 import torch
 
 from trainable import engine
+from trainable.config import TrialConfig
+from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
+from trainable.footprint import Footprint, footprint, share
 
-GPU_SHARE = 0.25  # of a GPU, for a trial, where there are GPUs: networks this small leave most of one idle
+GPU_SHARE = 0.25  # of a GPU, for a trial, where nothing was measured
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,16 @@ class Places:
 
 
 @contextmanager
-def cluster(address: str | None, cpus: int, gpus: float | None, concurrent: int | None) -> Iterator[Places]:
+def cluster(
+    address: str | None,
+    cpus: int,
+    gpus: float | None,
+    concurrent: int | None,
+    measure: Callable[[], float] = lambda: GPU_SHARE,
+) -> Iterator[Places]:
     """Connect to the Ray cluster at `address`, or start one on this machine, and count the places.
+
+    `measure` is called for the share of a GPU to give a trial, once connected, where `gpus` is None and there are GPUs.
 
     Raises:
         BadInput: a trial asks for more than any machine has, or the address does not answer.
@@ -56,9 +67,30 @@ def cluster(address: str | None, cpus: int, gpus: float | None, concurrent: int 
         ) from wrong
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     try:
-        yield _places([node["Resources"] for node in ray.nodes() if node["Alive"]], cpus, gpus, concurrent)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if gpus is None and any(node.get("GPU", 0) >= 1 for node in nodes):
+            gpus = measure()
+        yield _places(nodes, cpus, gpus, concurrent)
     finally:
         ray.shutdown()
+
+
+def gpu_share(configs: Sequence[TrialConfig], data: Dataset) -> float:
+    """The share of a GPU that trials like these need, measured on one of the cluster's; see trainable/footprint.py."""
+    measured = ray.get(ray.remote(_footprints).options(num_gpus=1).remote(list(configs), data))
+    return share(measured) if measured else GPU_SHARE
+
+
+def _footprints(configs: list[TrialConfig], data: Dataset) -> list[Footprint]:
+    measured = []
+    for config in configs:
+        try:
+            measured.append(footprint(config, data))
+        except (torch.OutOfMemoryError, FloatingPointError):
+            continue  # as a trial it will fail by itself
+        finally:
+            torch.cuda.empty_cache()
+    return measured
 
 
 def _listens(address: str):

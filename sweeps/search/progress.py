@@ -128,7 +128,7 @@ class Progress:
         note = (
             "ending: the running trials hand over what they have"
             if self.is_over()
-            else "Ctrl-C ends the search and combines what there is"
+            else "Ctrl-C ends the search and takes what there is"
         )
         return Group(grid, Text(note, style="dim"))
 

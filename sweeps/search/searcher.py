@@ -38,6 +38,14 @@ def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
         raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
 
 
+def first_configs(space: Space, seed: int = 0) -> list[TrialConfig]:
+    """What a search would begin with: the space's starting points, or three draws where it has none."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    for point in space.start:
+        study.enqueue_trial(point)
+    return [draw_config(space, study.ask()) for _ in space.start or range(3)]
+
+
 class Search:
     """The policy of a sweep, fed with results and asked for trials.
 
@@ -45,6 +53,7 @@ class Search:
         metric: one of METRICS, to be minimised.
         rungs: budgets in epochs, ascending; the last is the whole training.
         trials: how many to start at most; None: no limit.
+        seed: of the first trial; each next one has one more. None: the space says.
         is_over: whether to start no more.
     """
 
@@ -58,7 +67,7 @@ class Search:
         rungs: list[float],
         metric: str = "val_loss",
         trials: int | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         is_over: Callable[[], bool] = lambda: False,
     ):
         self.space, self.record, self.scheduler = space, record, scheduler
@@ -80,7 +89,8 @@ class Search:
         if self.is_over() or self.started == self.trials or self.failures >= HOPELESS:
             return None
         trial = self.study.ask()
-        config = draw_config(self.space, trial, epochs=self.rungs[-1], seed=self.seed + trial.number).flat()
+        seed = {} if self.seed is None else {"seed": self.seed + trial.number}
+        config = draw_config(self.space, trial, epochs=self.rungs[-1], **seed).flat()
         self.started += 1
         self._asked[trial.number] = trial
         self.record.trial_started(trial.number, config, trial.params)
@@ -97,7 +107,7 @@ class Search:
         if result["budget"] == 0:
             return self._end(number, "interrupted", "the search ended before it began")
         rung = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
-        kept = ("budget", "val_loss", "val_error", "train_loss", "temperature", "weights", "train_s", "eval_s")
+        kept = ("budget", "val_loss", "val_error", "train_loss", "temperature", "parameters", "engine", "train_s", "eval_s")
         metrics = {name: result[name] for name in kept if name in result}
         self.record.rung(number, rung, metrics, json.loads(result.get("files", "{}")))
         trial.report(metrics[self.metric], rung)

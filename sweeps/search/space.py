@@ -4,11 +4,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from trainable.archs import ARCHS
+from trainable.archs.torchvision_zoo import ZOO
 from trainable.augment import AUGMENTS
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
-# Where every search begins: this recipe on the first architecture of each family, and on a second network of the
-# first family. Parameters are named as in `recipe_space`; what is absent is drawn.
+# Where every search begins: this recipe on the first architecture of each family with that one's default knobs, and
+# on a second network of the first family. Parameters are named as in `recipe_space`; what is absent is drawn.
 START = {
     "batch_size": 128,
     "optimizer": "adamw",
@@ -17,10 +18,11 @@ START = {
     "lr_schedule": "onecycle",
     "warmup": 0.15,
     "label_smoothing": 0.05,
+    "clip": 1.0,  # without, squeezenet dies at this learning rate
     "average": 0.998,
-    **{f"augment.{name}": a.default for name, a in AUGMENTS.items()},
-    **{f"convnet.{knob}": value for knob, value in ARCHS["convnet"].DEFAULTS.items()},
+    **{f"augment.{name}": a.default for name, a in AUGMENTS.items() if a.high},
 }
+STARTS = {"plain": {"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5}}  # the published one takes ten times as long
 SECOND = {"convnet.block": "plain", "adamw.lr": 6e-3}
 
 
@@ -43,8 +45,9 @@ def recipe_space(trial) -> dict:
         "lr_schedule": trial.suggest_categorical("lr_schedule", list(LR_SCHEDULES)),
         "warmup": trial.suggest_float("warmup", 0.05, 0.3),
         "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.15),
+        "clip": trial.suggest_categorical("clip", [0.0, 1.0]),
         "average": trial.suggest_categorical("average", [0.0, 0.99, 0.998]),
-        **{f"augment.{name}": trial.suggest_float(f"augment.{name}", 0.0, a.high) for name, a in AUGMENTS.items()},
+        **{f"augment.{name}": trial.suggest_float(f"augment.{name}", 0.0, a.high) for name, a in AUGMENTS.items() if a.high},
     }
 
 
@@ -59,9 +62,12 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
     families: dict[str, str] = {}
     for arch in archs:
         families.setdefault(ARCHS[arch].family, arch)
-    first, *others = families.values()
-    starts = [{"arch": first, **START}, {"arch": first, **START, **SECOND}, *({"arch": arch, **START} for arch in others)]
-    return Space(draw, tuple(starts))
+    begin = [{"arch": arch, **START, **STARTS.get(arch, _knobs(arch))} for arch in families.values()]
+    return Space(draw, (begin[0], {**begin[0], **SECOND}, *begin[1:]))
+
+
+def _knobs(arch: str) -> dict:
+    return {f"{arch}.{knob}": value for knob, value in ARCHS[arch].DEFAULTS.items()}
 
 
 def _small_convnet(trial) -> dict:
@@ -75,8 +81,15 @@ def _small_convnet(trial) -> dict:
     }
 
 
+# Of torchvision's networks those that can be trained in minutes, a cheap one of each family first.
+SMALL_ZOO = (
+    *("resnet18", "resnet34", "squeezenet1_1", "squeezenet1_0", "mobilenet_v3_small", "mobilenet_v3_large", "mobilenet_v2"),
+    *("mnasnet0_5", "mnasnet1_0", "efficientnet_b0", "efficientnet_b3"),
+)
+OWN = tuple(name for name in ARCHS if name not in ZOO)
+
 SPACES = {
-    "default": space_of({name: arch.space for name, arch in ARCHS.items()}),
+    "default": space_of({name: ARCHS[name].space for name in (*OWN, *SMALL_ZOO)}),
     # One cheap network a family: an epoch of each on 10,000 digits takes one core below half a minute.
     "quick": space_of(
         {

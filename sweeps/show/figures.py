@@ -1,6 +1,7 @@
 """Pictures of a sweep."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -10,10 +11,13 @@ from trainable import files
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
-from matplotlib.ticker import NullLocator, PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
+from matplotlib.transforms import Bbox
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Where a point's name may stand, in points from it, and how it is aligned there.
+SIDES = ((0, 5, "center", "bottom"), (0, -5, "center", "top"), (6, 0, "left", "center"), (-6, 0, "right", "center"))
 MARKERS = {"complete": "o", "stopped": "x", "interrupted": "|", "failed": "v"}
 
 
@@ -47,6 +51,60 @@ def write_curves(path: Path, trials: pd.DataFrame, curves: pd.DataFrame, images:
         if (trials["state"] == s).any()
     ]
     axes.legend(handles=lines + marks, loc="lower left", fontsize=8)
+    _write(path, figure)
+
+
+def write_zoo(path: Path, table: pd.DataFrame, images: int, batches: Sequence[int]):
+    """Val error against time, a panel a batch size, a colour a family; the line is the Pareto front.
+
+    Args:
+        table: of `zoo_table.tabulate`.
+        images: of val. An error of 0 is drawn as half an image.
+    """
+    table = table.assign(y=table["val_error"].clip(lower=0.5 / images))
+    families = list(table["family"].unique())
+    figure, panels = plt.subplots(1, len(batches), figsize=(6 * len(batches), 5), sharey=True, layout="constrained")
+    for axes, batch in zip(panels, batches, strict=True):
+        points = table.rename(columns={f"ms_{batch}": "x", f"front_{batch}": "front"}).dropna(subset=["x", "y"]).sort_values("x")
+        if points.empty:
+            continue
+        colours = [COLOURS[families.index(family) % len(COLOURS)] for family in points["family"]]
+        front = points[points["front"]]
+        axes.step(front["x"], front["y"], where="post", color="grey", linewidth=1)
+        axes.scatter(points["x"], points["y"], color=colours, zorder=3)
+        axes.set(xscale="log", yscale="log", xlabel=f"milliseconds a batch of {batch}")
+        axes.margins(0.12)
+        for axis, form in ((axes.xaxis, "{x:g}"), (axes.yaxis, PercentFormatter(1))):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 5, 6, 8)))
+            axis.set_major_formatter(form)
+            axis.set_minor_locator(NullLocator())
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(f"error on val ({images:,} images)")
+    figure.draw_without_rendering()  # so that the names know where they are
+    for axes, batch in zip(panels, batches, strict=True):
+        points = table.dropna(subset=[f"ms_{batch}", "y"]).sort_values(f"front_{batch}", ascending=False)
+        _name_points(axes, list(zip(points[f"ms_{batch}"], points["y"], points["arch"], points[f"front_{batch}"], strict=True)))
+    _write(path, figure)
+
+
+def _name_points(axes, points: list[tuple[float, float, str, bool]]):
+    """Write each point's name, bold where asked, on the side of it where it covers no other name or point."""
+    dots = axes.transData.transform([(x, y) for x, y, _, _ in points]) if points else []
+    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in dots]
+    for i, (x, y, name, bold) in enumerate(points):
+        for side in SIDES:
+            text = axes.annotate(
+                name, (x, y), xytext=side[:2], textcoords="offset points", ha=side[2], va=side[3],
+                fontsize=7, weight="bold" if bold else "normal",
+            )  # fmt: skip
+            box = text.get_window_extent()
+            if side == SIDES[-1] or not any(box.overlaps(other) for j, other in enumerate(taken) if j != i):
+                break
+            text.remove()
+        taken.append(box)
+
+
+def _write(path: Path, figure):
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=130)
     plt.close(figure)

@@ -97,19 +97,21 @@ class Tracker:
     def _write(self, number: int, events: list[dict]):
         from mlflow.entities import Metric
 
-        params, metrics, end = {}, [], None
+        params, metrics, tags, end = {}, [], {}, None
         for event in events:
             if event["kind"] == "trial_started":
-                tags = {"mlflow.parentRunId": self.parent, "sweep": self.sweep, "trial": str(number)}
+                family = {"mlflow.parentRunId": self.parent, "sweep": self.sweep, "trial": str(number)}
                 name = f"{number:03d} {event['config']['arch']}"
-                self.runs[number] = self._run(name, tags, event["at"])
+                self.runs[number] = self._run(name, family, event["at"])
                 params = event["config"]
             elif event["kind"] == "rung":
                 at = int(event["at"] * 1000)
-                metrics += [Metric(name, value, at, event["rung"]) for name, value in event["metrics"].items()]
+                numbers = {name: value for name, value in event["metrics"].items() if name != "engine"}
+                metrics += [Metric(name, value, at, event["rung"]) for name, value in numbers.items()]
+                tags = {"engine": event["metrics"].get("engine", "")}
             else:
                 end = event
-        tags = {"state": end["state"], "reason": end["reason"]} if end else {}
+        tags |= {"state": end["state"], "reason": end["reason"]} if end else {}
         self._log(self.runs[number], metrics, params, tags)
         if end:
             self.client.set_terminated(self.runs[number], STATUS[end["state"]], int(end["at"] * 1000))

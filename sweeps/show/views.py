@@ -18,7 +18,8 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     rows = []
     for trial in trials:
         number = trial["number"]
-        metrics = {name: last.get(number, {}).get(name) for name in ("budget", "val_error", "val_loss", "train_loss", "weights")}
+        names = ("budget", "val_error", "val_loss", "train_loss", "parameters")
+        metrics = {name: last.get(number, {}).get(name) for name in names}
         rows.append(
             {
                 "trial": number,
@@ -31,6 +32,7 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "train_s": trial["train_s"],
                 "eval_s": trial["eval_s"],
                 **trial["config"],
+                "engine": last.get(number, {}).get("engine", trial["config"]["engine"]),  # what the probe found
             }
         )
     return pd.DataFrame(rows), curves

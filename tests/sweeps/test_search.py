@@ -9,7 +9,7 @@ from optuna.trial import TrialState
 from sweeps.search.find_space import find_space
 from sweeps.search.record import Record, read
 from sweeps.search.scheduler import Asha, Never
-from sweeps.search.searcher import METRICS, SEARCHERS, Search
+from sweeps.search.searcher import METRICS, SEARCHERS, Search, first_configs
 from sweeps.search.space import SPACES, Space
 from trainable.errors import BadInput
 
@@ -82,6 +82,15 @@ def test_starts_with_the_recipe_on_every_architecture(make):
     assert {config["optimizer"] for config in drawn} == {"adamw"}
     assert [config["seed"] for config in drawn] == [0, 1, 2, 3, 4, 5]
     assert {config["epochs"] for config in drawn} == {16.0}
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.filterwarnings("error")
+def test_starting_points_lie_in_their_space(name):
+    configs = first_configs(SPACES[name])
+    assert len(configs) == len(SPACES[name].start)
+    assert len({config.arch for config in configs}) == len(configs) - 1, "a first network a family, and a second of one"
+    assert {(config.optimizer, config.lr, config.clip) for config in configs} == {("adamw", 4e-3, 1.0), ("adamw", 6e-3, 1.0)}
 
 
 @pytest.mark.parametrize("metric", METRICS)

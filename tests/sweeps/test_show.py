@@ -18,7 +18,15 @@ from sweeps.show.tracking import Tracker
 from trainable.config import TrialConfig
 
 CONFIG = TrialConfig().flat()
-METRICS = {"budget": 1.0, "val_loss": 0.2, "val_error": 0.05, "train_s": 8.0, "eval_s": 1.0, "weights": 1000}
+METRICS = {
+    "budget": 1.0,
+    "val_loss": 0.2,
+    "val_error": 0.05,
+    "train_s": 8.0,
+    "eval_s": 1.0,
+    "parameters": 1000,
+    "engine": "fp32-nhwc",
+}
 
 
 def play(record: Record):

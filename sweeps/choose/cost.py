@@ -1,0 +1,89 @@
+"""What a network costs: parameters, multiplications, and milliseconds a prediction."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import ray
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sweeps.choose.members import Member
+from trainable import engine, saved
+from trainable.archs import build_network
+from trainable.archs.torchvision_fit import shapes_of
+from trainable.config import TrialConfig
+
+BATCHES = (1, 128)  # images at a time: one that waits for its answer, and many
+WARM = 3  # runs before the first that counts
+LEAST, MOST, SECONDS = 9, 1000, 2.0  # runs that count, and for how long
+
+
+def size(config: TrialConfig, data) -> tuple[int, int]:
+    """Parameters, and the multiply-accumulates of convolutions and matrix products for one image.
+
+    Nothing is computed: the network has shapes and no values. `data` is anything with in_shape, classes, mean
+    and std.
+
+    Raises:
+        BadInput: a knob that cannot be, or images too small for this network.
+    """
+    network = shapes_of(lambda: build_network(config, data)).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty(1, *data.in_shape, device="meta"))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
+
+
+def latencies(members: list[Member], places, warn: Callable[[str], None]) -> list[dict]:
+    """Time each network on one place, with nothing else of ours running; `places` has a trial's cpus, gpus and device.
+
+    Returns:
+        For each what `measure` returns; nothing for one that could not be timed, which `warn` hears in one line.
+    """
+    task = ray.remote(_measure_saved).options(num_cpus=places.cpus, num_gpus=places.gpus)
+    out = []
+    for member in members:
+        try:
+            out.append(ray.get(task.remote(member.saved_files, places.cpus, places.device)))
+        except ray.exceptions.RayError as wrong:
+            warn(f"{member.arch} could not be timed: {str(wrong).strip().splitlines()[-1]}")
+            out.append({})
+    return out
+
+
+def _measure_saved(contents: dict, threads: int, device: str | None) -> dict:
+    torch.set_num_threads(threads)
+    network, config, problem = saved.unpack(contents)
+    return measure(network, engine.plan(network, problem.in_shape, device, config.engine), problem.in_shape)
+
+
+@torch.inference_mode()
+def measure(network: nn.Module, plan: engine.Plan, in_shape: tuple[int, int, int]) -> dict:
+    """How long a network takes for images that lie on the device already.
+
+    Returns:
+        For each batch size b of BATCHES `ms_<b>` and `ms_<b>_p90`, the median and the 90th percentile in milliseconds
+        a batch, of `runs_<b>` runs after the warm-up; and `threads`, `device` and `setting` (of the engine).
+    """
+    plan.place(network).eval()
+    out = {"threads": torch.get_num_threads(), "device": engine.device_name(plan.device), "setting": plan.setting}
+    for batch in BATCHES:
+        images = plan.laid_out(torch.rand(batch, *in_shape, device=plan.device))
+        for _ in range(WARM):
+            _milliseconds(network, plan, images)
+        times, until = [], time.monotonic() + SECONDS
+        while len(times) < LEAST or (len(times) < MOST and time.monotonic() < until):
+            times.append(_milliseconds(network, plan, images))
+        median, p90 = np.percentile(times, [50, 90])
+        out |= {f"ms_{batch}": float(median), f"ms_{batch}_p90": float(p90), f"runs_{batch}": len(times)}
+    return out
+
+
+def _milliseconds(network: nn.Module, plan: engine.Plan, images: torch.Tensor) -> float:
+    began = time.perf_counter()
+    with plan.autocast():
+        network(images)
+    if plan.device.type == "cuda":
+        torch.cuda.synchronize(plan.device)
+    return 1000 * (time.perf_counter() - began)

@@ -1,0 +1,42 @@
+"""Every network of a sweep by itself: its scores, its submission, its time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sweeps.choose.cost import latencies
+from sweeps.choose.members import find, predict_all
+from trainable import scores
+from trainable.datasets.container import Dataset
+from trainable.submission import write_submission
+
+
+def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> list[dict]:
+    """Score every network that a trial left, write `submissions/<arch>.csv`, and time it.
+
+    Where a dataset has no unlabelled images, the submissions are about its test images.
+
+    Returns:
+        A dict a network, lowest val cross-entropy first: `arch`, `epochs`, errors and losses on val and test,
+        `submission` (the file, from `folder`), and what `cost.measure` returns.
+    """
+    members = find(folder)
+    splits = {name: split for name in ("test", "unlabelled") if len(split := getattr(data, name))}
+    probs, _ = predict_all(members, splits, places)
+    say(f"Timing {len(members)} networks, one at a time.")
+    rows = []
+    for member, answers, times in zip(members, probs, latencies(members, places, say), strict=True):
+        row = {"arch": member.arch, "epochs": member.metrics["budget"], **_score("val", member.val, data.val.labels), **times}
+        if "test" in splits:
+            row |= _score("test", answers["test"], data.test.labels)
+        if splits:
+            asked = list(splits)[-1]
+            row["submission"] = f"submissions/{member.arch}.csv"
+            write_submission(folder / row["submission"], data, splits[asked], answers[asked])
+        rows.append(row)
+    return rows
+
+
+def _score(split: str, probs, labels) -> dict:
+    errors = scores.errors(probs, labels)
+    loss = scores.cross_entropy(probs, labels)
+    return {f"{split}_errors": errors, f"{split}_error": errors / len(labels), f"{split}_loss": loss}

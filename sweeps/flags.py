@@ -1,0 +1,44 @@
+"""The flags that every kind of sweep has, and what follows from them."""
+
+import re
+from argparse import Namespace
+from datetime import datetime
+from pathlib import Path
+
+from trainable.datasets import default_dataset, known
+from trainable.errors import BadInput, Parser, positive
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def add_shared(p: Parser):
+    """Which data, where it lies, on which machines."""
+    p.add_argument("--name", help="the sweep's folder under --results (default: date and dataset)")
+    p.add_argument("--dataset", help=f"{known()} (default: the competition's if it is in data/, else the sample)")
+    p.add_argument("--image-size", type=positive(int, 1024), help="pixels a side to read images at (default: as they are)")
+    p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
+    p.add_argument("--seed", type=positive(int, 2**31, or_zero=True), default=0, help="of all that is drawn")
+    p.add_argument("--concurrent", type=positive(int), help="trials at a time (default: fill the cluster)")
+    p.add_argument("--cpus-per-trial", type=positive(int), default=1, help="processors, and threads, a trial")
+    p.add_argument(
+        "--gpus-per-trial", type=positive(float, or_zero=True), help="share of a GPU (default: measured, where there is one)"
+    )
+    p.add_argument("--address", help="an existing Ray cluster (default: start one here)")
+    p.set_defaults(why="asked for")
+
+
+def settle(args: Namespace, kind: str = ""):
+    """Fill in the dataset (with `why` it), the name and the folder; raises BadInput for what cannot be meant."""
+    if args.dataset is None:
+        args.dataset, args.why = default_dataset()
+    if args.name is None:
+        args.name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{kind}{re.sub(r'[^a-zA-Z0-9.-]+', '-', args.dataset)[:60]}"
+    if not re.fullmatch(r"\w[\w.-]{0,99}", args.name):
+        raise BadInput(f"--name {args.name!r}: up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+    args.results = Path(args.results or ROOT / "results").resolve()
+
+
+def flat_about(sweep: dict) -> dict:
+    """For MLflow: the arguments that were given a value, the data's fingerprint and the commit."""
+    given = {name: value for name, value in sweep["arguments"].items() if value is not None}
+    return {**given, "fingerprint": sweep["data"]["fingerprint"], "commit": sweep["commit"]}

@@ -1,0 +1,165 @@
+"""Architectures side by side: trained under one recipe, then sized, scored and timed.
+
+python sweeps/zoo.py                                         the eleven of torchvision that the project started from
+python sweeps/zoo.py --archs convnet,resnet18 --epochs 1
+python sweeps/zoo.py --archs all --set lr=0.002 --set augment.rotation=15
+"""
+
+import sys
+import time
+from argparse import Namespace
+
+from rich.console import Console
+
+from sweeps.arguments import about, new_folder
+from sweeps.choose.cost import BATCHES, size
+from sweeps.choose.singles import judge
+from sweeps.flags import ROOT, add_shared, flat_about, settle
+from sweeps.search.cluster import cluster, gpu_share
+from sweeps.search.launch import Ending, run_search
+from sweeps.search.progress import Progress
+from sweeps.search.record import Record
+from sweeps.search.scheduler import SCHEDULERS, rungs
+from sweeps.search.searcher import SEARCHERS, Search
+from sweeps.search.space import Space
+from sweeps.show import figures, summary, views, zoo_table
+from sweeps.show.tracking import Tracker
+from trainable import files
+from trainable.archs import ARCHS
+from trainable.archs.torchvision_zoo import TorchvisionArch
+from trainable.config import TrialConfig
+from trainable.datasets import load
+from trainable.errors import BadInput, Parser, lookup, positive, run
+from trainable.train import configure
+
+ELEVEN = (
+    "resnet18", "resnet34", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "squeezenet1_0", "squeezenet1_1",
+    "mnasnet0_5", "mnasnet1_0", "efficientnet_b0", "efficientnet_b3",
+)  # fmt: skip
+GROUPS = {
+    "eleven": ELEVEN,
+    "own": tuple(name for name, arch in ARCHS.items() if not isinstance(arch, TorchvisionArch)),
+    "all": tuple(ARCHS),
+}
+WRITTEN = {
+    "zoo.md": "the table",
+    "zoo.parquet": "the same with every digit, and why a network is missing",
+    "zoo.png": "error against time, with the Pareto front",
+    "submissions/": "a file of predictions a network",
+    "trials/": "the networks, with their probabilities",
+    "trials.parquet": "a row a network",
+    "curves.parquet": "a row a rung",
+    "curves.png": "the learning curves",
+    "sweep.json": "what was asked, of which data, with which versions",
+    "record.db": "the record: every trial, every rung",
+}
+MIRRORED = ("zoo.md", "zoo.parquet", "zoo.png", "curves.png")  # in MLflow too
+
+
+def main() -> int:
+    began = time.monotonic()
+    args = parse(sys.argv[1:])
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+
+    def say(text: str):
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    recipes = {arch: recipe(args, arch) for arch in args.archs}
+    data = load(args.dataset, image_size=args.image_size)
+    folder, sweep = new_folder(args), about(args, data)
+    say(f"{args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} val. Starting Ray.")
+    sizes = {arch: size(config, data) for arch, config in recipes.items()}
+    slowest_first = sorted(recipes, key=lambda arch: -sizes[arch][1])  # so that none is left to train alone at the end
+    ending = Ending(None)
+    machines = args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent
+    with cluster(*machines, measure=lambda: gpu_share(list(recipes.values()), data)) as places:
+        folder.mkdir()
+        files.write_json(folder / "sweep.json", sweep)
+        say(f"Zoo {folder.name}: {len(sizes)} networks, {places.slots} at a time on {places.words}, {args.epochs:g} epochs each.")
+        mlflow = f"sqlite:///{args.results / 'mlflow.db'}", args.results / "mlflow-artifacts"
+        tracker = Tracker(*mlflow, args.dataset, folder.name, flat_about(sweep), warn=say)
+        progress = Progress(console, places.slots, ending.seconds_left, ending.is_over, len(sizes))
+        record = Record(folder / "record.db", listeners=(progress, tracker))
+        search = Search(
+            one_each({arch: recipes[arch] for arch in slowest_first}),
+            record,
+            sampler=SEARCHERS["random"](args.seed),
+            scheduler=SCHEDULERS["none"](),
+            rungs=rungs(args.epochs, count=4, spacing=2),
+            trials=len(recipes),
+            seed=None,
+            is_over=ending.is_over,
+        )
+        with progress:
+            broken = run_search(search, data, places, ending, folder, keep=len(recipes), tell=progress.beat)
+        record.close()
+        trials, curves = views.write_tables(folder)
+        if broken:
+            say(broken)
+        say(f"Trained for {(time.monotonic() - began) / 60:.1f} minutes; now every network predicts.")
+        singles = judge(folder, data, places, say)
+
+    busy = views.busy(trials, places.slots)
+    sweep["ended"] = {"seconds": round(time.monotonic() - began, 1), "trials": len(trials), "cores_busy": busy}
+    files.write_json(folder / "sweep.json", sweep)
+    if not singles:
+        tracker.close({"trials": len(trials)}, [])
+        say(f"No network to tabulate: {len(trials)} were tried. {summary.why_none(trials)}")
+        return 1
+    table = zoo_table.tabulate(sizes, trials, singles, BATCHES)
+    title = f"{len(singles)} networks on {args.dataset}, one recipe, {args.epochs:g} epochs"
+    zoo_table.write(folder, table, [f"# {title}", f"`{' '.join(sweep['command'])}`", words(data)])
+    figures.write_zoo(folder / "zoo.png", table, len(data.val), BATCHES)
+    figures.write_curves(folder / "curves.png", trials, curves, len(data.val))
+    best = {f"best_{name}": float(table[name].min()) for name in ("val_error", "val_loss")}
+    tracker.close({**best, "trials": len(trials), "cores_busy": busy}, [folder / name for name in MIRRORED])
+    console.print()
+    zoo_table.show(console, table, title)
+    say(f"{len(trials)} networks in {(time.monotonic() - began) / 60:.1f} minutes; cores busy training: {busy:.0%}.")
+    summary.next_commands(console, folder, [f"{name:<16}{what}" for name, what in WRITTEN.items()], next_steps(args, folder))
+    return 1 if broken else 0
+
+
+def parse(arguments: list[str]) -> Namespace:
+    """Raises BadInput for what cannot be meant."""
+    p = Parser(prog="zoo.py", description=__doc__.split("\n")[0])
+    p.add_argument("--archs", default="eleven", help=f"with commas between them: {', '.join(GROUPS)}, {', '.join(ARCHS)}")
+    p.add_argument("--epochs", type=positive(float, 1e5), default=5.0, help="of each; fractions are allowed")
+    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other field of a TrialConfig; repeatable")
+    add_shared(p)
+    args = p.parse_args(arguments)
+    settle(args, kind="zoo-")
+    known = {**GROUPS, **{arch: (arch,) for arch in ARCHS}}
+    asked = [arch for name in args.archs.split(",") for arch in lookup(known, name.strip(), "architecture")]
+    args.archs = list(dict.fromkeys(asked))  # each once
+    return args
+
+
+def recipe(args: Namespace, arch: str) -> TrialConfig:
+    """The one recipe for this architecture; what is set for another one is not for it. Raises BadInput."""
+    for pair in args.set:
+        if (key := pair.partition("=")[0]) in ("arch", "epochs", "seed"):
+            raise BadInput(f"--set {pair}: --{'archs' if key == 'arch' else key} says it")
+    others = tuple(f"{other}." for other in args.archs if other != arch)
+    own = [pair for pair in args.set if not pair.startswith(others)]
+    return configure(Namespace(arch=arch, epochs=args.epochs, seed=args.seed, set=own))
+
+
+def one_each(recipes: dict[str, TrialConfig]) -> Space:
+    """A space that begins with each of these once, in this order."""
+    names = list(recipes)
+    return Space(lambda trial: recipes[trial.suggest_categorical("arch", names)].flat(), tuple({"arch": a} for a in names))
+
+
+def words(data) -> str:
+    images = ", ".join(f"{len(getattr(data, name)):,} {name}" for name in ("train", "val", "test", "unlabelled"))
+    return f"Images: {images}. Val was held out; test was never used to choose anything."
+
+
+def next_steps(args: Namespace, folder) -> list[str]:
+    where = "" if args.results == ROOT / "results" else f" RESULTS={args.results}"
+    return [f"make mlflow{where}    # all sweeps, in the browser", "python sweeps/arch_sweep.py    # search for better ones"]
+
+
+if __name__ == "__main__":
+    run(main)

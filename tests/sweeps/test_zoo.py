@@ -1,0 +1,300 @@
+"""The architecture table: what it says of networks, and a real one from the command to the files."""
+
+import csv
+import io
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import torchvision
+from rich.console import Console
+
+from sweeps import zoo
+from sweeps.choose import cost
+from sweeps.search.record import Record, read
+from sweeps.search.scheduler import SCHEDULERS
+from sweeps.search.searcher import SEARCHERS, Search
+from sweeps.show import figures, zoo_table
+from trainable import engine, errors
+from trainable.archs import ARCHS
+from trainable.archs.torchvision_zoo import TorchvisionArch
+from trainable.config import TrialConfig
+from trainable.datasets import Dataset, Split
+from trainable.datasets.container import nothing
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ("--dataset", "digits-sample")
+
+
+def problem(*in_shape: int, classes: int) -> Dataset:
+    """Nothing but shapes: four black images."""
+    split = Split(np.zeros((4, *in_shape), np.uint8), np.zeros(4, np.int64), np.arange(4))
+    return Dataset("shapes", tuple(map(str, range(classes))), split, split, nothing(split), nothing(split))
+
+
+def test_size_by_hand(tiny):
+    """A convnet small enough for paper: 28 pixels, halved to 14 by the pool, one stage of one plain block."""
+    knobs = {"width": 8, "stages": 1, "blocks": 1, "block": "plain", "kernel": 3, "stem": "full", "pool": "max"}
+    parameters, macs = cost.size(TrialConfig(knobs=knobs), tiny)
+    convolutions = 9 * 1 * 8, 9 * 8 * 16, 9 * 16 * 16, 9 * 16 * 16
+    assert macs == 28 * 28 * convolutions[0] + 14 * 14 * sum(convolutions[1:]) + 16 * 10
+    assert parameters == sum(convolutions) + 2 * (8 + 16 + 16 + 16) + 16 * 10 + 10
+
+
+@pytest.mark.parametrize("arch", ["resnet18", pytest.param("efficientnet_b3", marks=pytest.mark.full)])
+def test_size_as_published(arch):
+    """At the images that a network was published for, its own numbers, to the digits that torchvision gives."""
+    weights = torchvision.models.get_model_weights(arch).DEFAULT
+    side = weights.transforms().crop_size[0]
+    parameters, macs = cost.size(TrialConfig(arch=arch), problem(3, side, side, classes=1000))
+    assert parameters == weights.meta["num_params"]
+    assert macs / 1e9 == pytest.approx(weights.meta["_ops"], abs=0.0006)
+
+
+@pytest.mark.full
+def test_every_family_has_a_size(tiny):
+    first = {ARCHS[arch].family: arch for arch in reversed(ARCHS)}
+    for arch in [*zoo.ELEVEN, *first.values()]:
+        parameters, macs = cost.size(TrialConfig(arch=arch), tiny)
+        assert parameters > 1000, arch
+        assert macs > 1000, arch
+
+
+def test_measure(monkeypatch):
+    """The median of many, warm; a network that works longer takes longer."""
+    monkeypatch.setattr(cost, "SECONDS", 0.02)
+
+    class Naps(torch.nn.Module):
+        calls = 0
+
+        def forward(self, x):
+            Naps.calls += 1
+            time.sleep(0.02 if Naps.calls <= cost.WARM else 0.001 * (1 + len(x) // 64))
+            return x.sum((1, 2, 3))
+
+    plan = engine.plan(torch.nn.Conv2d(1, 1, 3), (1, 8, 8), "cpu", "fp32-nchw")
+    out = cost.measure(Naps(), plan, (1, 8, 8))
+    assert 1 <= out["ms_1"] < 2.5, "the warm-up does not count"
+    assert 3 <= out["ms_128"] < 8
+    assert all(out[f"ms_{b}"] <= out[f"ms_{b}_p90"] for b in cost.BATCHES)
+    assert min(out["runs_1"], out["runs_128"]) >= cost.LEAST
+    assert (out["threads"], out["setting"]) == (1, "fp32-nchw")
+    assert out["device"]
+
+
+def test_pareto():
+    nan = float("nan")
+    #          fast   both   slow   beaten  equal   lost   not timed
+    x, y = [1.0, 2.0, 3.0, 3.0, 2.0, 2.0, nan], [0.9, 0.5, 0.1, 0.6, 0.5, 0.6, 0.0]
+    assert zoo_table.pareto(x, y) == [True, True, True, False, True, False, False]
+
+
+SIZES = {"convnet": (1234, 999_950), "resnet18": (11_170_000, 37_100_000), "vit": (999, 0), "mnasnet0_5": (950_000, 2_000_000)}
+TIMES = {"ms_1_p90": 9.0, "ms_128_p90": 99.0, "runs_1": 900, "runs_128": 40, "threads": 1, "device": "Some CPU", "setting": "x"}
+
+
+@pytest.fixture
+def table() -> pd.DataFrame:
+    """Two networks, one that failed, one that was never begun."""
+    trials = pd.DataFrame(
+        {"trial": [0, 1, 2], "arch": ["resnet18", "vit", "convnet"], "state": ["complete", "failed", "complete"],
+         "reason": ["", "ValueError: no", ""], "train_s": [100.0, 0.0, 9.6]}
+    )  # fmt: skip
+    score = {"val_errors": 40, "val_loss": 0.03, "submission": "submissions/x.csv", "epochs": 5.0}
+    singles = [
+        {"arch": "convnet", **score, "val_error": 0.0101, "ms_1": 1.126, "ms_128": 135.2, **TIMES},
+        {"arch": "resnet18", **score, "val_error": 0.0099, "ms_1": 2.0, "ms_128": 22.0, **TIMES, "test_error": 0.0123},
+    ]
+    return zoo_table.tabulate(SIZES, trials, singles, cost.BATCHES)
+
+
+def test_table(table, tmp_path):
+    assert table["arch"].tolist() == ["resnet18", "convnet", "vit", "mnasnet0_5"]
+    assert table["state"].tolist() == ["complete", "complete", "failed", "interrupted"]
+    assert table["front_1"].tolist() == [True, True, False, False]
+    assert table["front_128"].tolist() == [True, False, False, False]
+    zoo_table.write(tmp_path, table, ["# A title"])
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "zoo.parquet"), table)
+    assert table.dtypes.astype(str).to_dict() == zoo_table.columns(cost.BATCHES)
+    text = (tmp_path / "zoo.md").read_text()
+    assert text.startswith(
+        "# A title\n\n| architecture | params | MACs | val | loss | test | ms/1 | ms/128 | train |\n| --- | ---:"
+    )
+    assert "\n| resnet18 | 11.2M | 37.1M | 0.99% | 0.0300 | 1.23% | * 2.00 | * 22.0 | 100 |\n" in text
+    assert "\n| convnet | 1.23k | 1.00M | 1.01% | 0.0300 | - | * 1.13 | 135 | 10 |\n" in text
+    assert "\n| mnasnet0_5 | 950k | 2.00M | - | - | - | - | - | - |\n" in text
+    assert "median of at least 40 warm runs; 1 thread, Some CPU." in text
+    assert "vit, failed: ValueError: no" in text
+    assert "mnasnet0_5, interrupted: the sweep ended before its turn" in text
+
+
+def test_table_on_a_terminal(table):
+    out = io.StringIO()
+    zoo_table.show(Console(file=out, width=80), table.assign(arch="mobilenet_v3_large", val_error=0.9), "Four")
+    rows = [line for line in out.getvalue().splitlines() if "mobilenet_v3_large  " in line]
+    assert len(rows) == 4
+    assert max(map(len, rows)) <= 80
+    assert "…" not in out.getvalue()
+
+
+def test_picture(table, tmp_path):
+    for name, shown in (("all", table), ("none", table.iloc[2:])):
+        figures.write_zoo(tmp_path / f"{name}.png", shown, 1500, cost.BATCHES)
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def asked(*arguments: str):
+    return zoo.parse([*DIGITS, *arguments])
+
+
+def test_the_groups():
+    assert asked().archs == list(zoo.ELEVEN)
+    assert len(set(zoo.ELEVEN)) == 11
+    assert set(zoo.ELEVEN) <= set(ARCHS)
+    assert asked("--archs", "all").archs == list(ARCHS)
+    own = asked("--archs", "own").archs
+    assert "convnet" in own
+    assert not any(isinstance(ARCHS[arch], TorchvisionArch) for arch in own)
+    assert asked("--archs", "convnet, resnet18,convnet").archs == ["convnet", "resnet18"]
+
+
+def test_one_recipe(tmp_path):
+    """Every network once, in the order given, under the same recipe and seed; a knob is for its network alone."""
+    args = asked("--archs", "resnet18,convnet", "--set", "convnet.width=16", "--set", "lr=0.002", "--seed", "7", "--epochs", "2")
+    recipes = {arch: zoo.recipe(args, arch) for arch in args.archs}
+    sampler, scheduler = SEARCHERS["random"](0), SCHEDULERS["none"]()
+    space, record = zoo.one_each(recipes), Record(tmp_path / "record.db")
+    search = Search(space, record, sampler=sampler, scheduler=scheduler, rungs=[1.0, 2.0], trials=2, seed=None)
+    drawn = [search.ask()[1] for _ in recipes]
+    assert search.ask() is None
+    assert [config["arch"] for config in drawn] == ["resnet18", "convnet"]
+    assert [(config["lr"], config["seed"], config["epochs"]) for config in drawn] == [(0.002, 7, 2.0)] * 2
+    assert drawn[1]["convnet.width"] == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--archs", "resnet18,resnet19"], "unknown architecture 'resnet19'; known: eleven, own, all, convnet, "),
+        (["--archs", ""], "unknown architecture ''"),
+        (["--epochs", "0"], "--epochs: '0' is not a number above 0"),
+        (["--set", "lr"], "--set lr: write KEY=VALUE"),
+        (["--set", "epochs=3"], "--set epochs=3: --epochs says it"),
+        (["--set", "arch=convnet"], "--set arch=convnet: --archs says it"),
+        (["--set", "convnet.width=16"], "unknown key 'convnet.width'"),
+        (["--archs", "convnet", "--set", "convnet.width=0"], "convnet.width is 0"),
+        (["--name", "../away"], "--name '../away': up to 100 letters"),
+        (["--name", "there"], "there exists; choose another --name"),
+        (["--dataset", "cifar"], "unknown dataset 'cifar'"),
+        (["--cpus-per-trial", "4096"], "--cpus-per-trial 4096: the largest machine has"),
+    ],
+)
+def test_bad_input(monkeypatch, capsys, tmp_path, arguments, says):
+    (tmp_path / "there").mkdir()
+    monkeypatch.setattr(sys, "argv", ["zoo.py", *DIGITS, "--archs", "mnasnet0_5", "--results", str(tmp_path), *arguments])
+    with pytest.raises(SystemExit) as end:
+        errors.run(zoo.main)
+    said = capsys.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith("zoo.py: ")
+    assert says in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["there"], "nothing is left behind"
+
+
+def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "sweeps" / "zoo.py"), "--results", str(tmp_path), "--name", "z", *arguments]
+    return subprocess.Popen(
+        [*command, *DIGITS], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def finish(sweep: subprocess.Popen) -> str:
+    try:
+        return sweep.communicate(timeout=250)[0]
+    finally:
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
+
+
+def check_folder(folder: Path, sample: Dataset) -> pd.DataFrame:
+    assert all((folder / name).exists() for name in zoo.WRITTEN)
+    table = pd.read_parquet(folder / "zoo.parquet")
+    assert table.dtypes.astype(str).to_dict() == zoo_table.columns(cost.BATCHES)
+    labels = dict(zip(sample.test.ids, sample.test.labels, strict=True))
+    for _, row in table.dropna(subset=["submission"]).iterrows():
+        rows = list(csv.DictReader((folder / row["submission"]).open()))
+        assert [int(r["ImageId"]) for r in rows] == sample.test.ids.tolist()
+        assert sum(labels[int(r["ImageId"])] != int(r["Label"]) for r in rows) == row["test_errors"]
+        assert f"| {row['arch']} |" in (folder / "zoo.md").read_text()
+    assert not list(folder.rglob(".*.tmp"))
+    return table
+
+
+@pytest.mark.full
+def test_a_zoo(tmp_path, sample):
+    """Three cheap networks, from the command to the files."""
+    sweep = start(tmp_path, "--archs", "squeezenet1_1,mnasnet0_5,convnet", "--epochs", "0.1", "--set", "convnet.width=8")
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    table = check_folder(tmp_path / "z", sample)
+    assert set(table["arch"]) == {"squeezenet1_1", "mnasnet0_5", "convnet"}
+    assert table["state"].tolist() == ["complete"] * 3
+    assert table["val_error"].is_monotonic_increasing
+    assert (table["ms_128"] > table["ms_1"]).all()
+    assert (table["threads"] == 1).all()
+    assert table["front_1"].any()
+    trials, rungs = read(tmp_path / "z" / "record.db")
+    macs = table.set_index("arch")["macs"]
+    assert [t["config"]["arch"] for t in trials] == sorted(macs.index, key=lambda arch: -macs[arch]), "the slowest first"
+    assert {t["config"]["seed"] for t in trials} == {0}
+    assert len(rungs) == 12
+    assert json.loads((tmp_path / "z" / "sweep.json").read_text())["command"][:2] == ["python", "sweeps/zoo.py"]
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = mlflow.search_runs(experiment_names=["digits-sample"])
+    assert runs["status"].tolist() == ["FINISHED"] * 4
+
+
+def rungs_of(record: Path) -> list[dict]:
+    """Of a record that may not be there yet."""
+    try:
+        return read(record)[1]
+    except sqlite3.OperationalError:
+        return []
+
+
+@pytest.mark.full
+def test_sigterm_tabulates_what_is_trained(tmp_path, sample):
+    sweep = start(tmp_path, "--archs", "squeezenet1_1,resnet18", "--epochs", "8", "--concurrent", "1")
+    record, until = tmp_path / "z" / "record.db", time.monotonic() + 120
+    while not rungs_of(record):
+        assert time.monotonic() < until, "no rung"
+        time.sleep(0.2)
+    sweep.terminate()
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    table = check_folder(tmp_path / "z", sample)
+    assert table["arch"].tolist() == ["resnet18", "squeezenet1_1"], "the slowest first; the other was never begun"
+    assert table["state"].tolist() == ["interrupted"] * 2
+    assert table["submission"].notna().tolist() == [True, False]
+    assert "squeezenet1_1, interrupted: the sweep ended before its turn" in said
+
+
+@pytest.mark.full
+def test_when_every_network_fails(tmp_path):
+    sweep = start(tmp_path, "--archs", "squeezenet1_1", "--set", "optimizer=sgd", "--set", "lr=1000")
+    said = finish(sweep)
+    assert sweep.returncode == 1, said
+    assert "No network to tabulate: 1 were tried. 1 of them: FloatingPointError: the loss is" in said
+    assert "Traceback" not in said
