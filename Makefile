@@ -35,7 +35,10 @@ lint: $(STAMP) ## style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-bench: $(STAMP) ## what a trial costs beside a stock Ray Tune sweep
+bench: $(STAMP) ## how fast it trains, augments and starts trials, beside what one would write from the libraries
+	$(RUN) tests/benchmarks/augment.py
+	$(RUN) tests/benchmarks/engine.py
+	$(RUN) tests/benchmarks/device.py
 	$(RUN) tests/benchmarks/overhead.py
 
 mlflow: $(STAMP) ## all sweeps in the browser, at http://127.0.0.1:5000

@@ -1,9 +1,22 @@
+import os
+import tempfile
+
 import numpy as np
 import pytest
 import torch
 
 from trainable.datasets import Dataset, load
 from trainable.datasets.container import nothing
+
+
+def pytest_configure(config):
+    """What the engine's probes find in these tests is kept for their time only."""
+    config.own_cache = tempfile.TemporaryDirectory(prefix="sweep-service-")
+    os.environ["XDG_CACHE_HOME"] = config.own_cache.name
+
+
+def pytest_unconfigure(config):
+    config.own_cache.cleanup()
 
 
 @pytest.fixture(autouse=True)

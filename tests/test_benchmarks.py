@@ -49,9 +49,36 @@ def test_augment(tmp_path):
 
 
 @pytest.mark.full
-def test_bad_input():
-    command = [sys.executable, str(BENCHMARKS / "engine.py"), "--archs", "convnet,nonsense"]
+def test_device(tmp_path):
+    short = ("--window", "0.1", "--seeds", "2", "--epochs", "0.3", "--targets", "1,100")
+    figures = bench("device.py", "--archs", "convnet", *short, to=tmp_path / "figures.json")
+    assert set(figures) == STATED | {"dataset", "window_s", "speed", "time", "sharing"}
+    found, n = figures["speed"]["convnet"], figures["repeats"]
+    assert {"images_a_second", "setting"} <= set(found) <= {"images_a_second", "setting", "share_in_kernels", "peak_gib"}
+    assert len(found["images_a_second"]) == n
+    assert min(found["images_a_second"]) > 0
+    seeds = figures["time"]["convnet"]["0.3"]
+    assert len(seeds) == 2
+    for seed in seeds:
+        assert set(seed) == {"train_s", "eval_s", "val_error", "reached_s"}
+        # Evaluated after a quarter epoch and at the end: better than nothing at once, perfect never.
+        assert 0 < seed["reached_s"]["1"] < seed["train_s"]
+        assert seed["reached_s"]["100"] is None
+        assert seed["eval_s"] > 0
+        assert 0 < seed["val_error"] < 1
+    counts = figures["sharing"]["convnet"]
+    assert {"1", "2"} <= set(counts)
+    for count, row in counts.items():
+        assert [len(speeds) for speeds in row["each"]] == [n] * int(count)
+        assert row["together"] == pytest.approx([sum(speeds) for speeds in zip(*row["each"], strict=True)])
+        assert min(min(speeds) for speeds in row["each"]) > 0
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["engine.py", "device.py"])
+def test_bad_input(name):
+    command = [sys.executable, str(BENCHMARKS / name), "--archs", "convnet,nonsense"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("engine.py: unknown architecture 'nonsense'")
+    assert done.stderr.startswith(f"{name}: unknown architecture 'nonsense'")
     assert len(done.stderr.splitlines()) == 1

@@ -168,8 +168,7 @@ class Captured:
 
     The first calls run as they are, on a stream of their own, as torch's notes on graph capture ask for; then one is
     captured and every later one replayed. What cannot be captured goes on as it is. The function must not depend on
-    anything on the Python side that changes between calls; its tensors' shapes stay the same. The result of a call
-    is overwritten by the next.
+    anything on the Python side that changes between calls; its tensors' shapes stay the same.
     """
 
     def __init__(self, function: Callable[..., Tensor], generator: torch.Generator):
@@ -183,7 +182,7 @@ class Captured:
             for mine, given in zip(self.inputs, inputs, strict=True):
                 mine.copy_(given)
             self.graph.replay()
-            return self.result
+            return self.result.clone()  # the next replay overwrites it
         if self.calls == WARM_STEPS + 1 and self._capture(inputs):
             return self(*inputs)
         self.stream.wait_stream(torch.cuda.current_stream())

@@ -53,8 +53,7 @@ def fit(config: TrialConfig, data: Dataset, device: str | None = None) -> Iterat
     """Train `config` on `data.train`: an item after every optimiser step; not to ask for the next is to stop.
 
     The network is built, and the images lie on the device, before this returns. The metrics are `step`,
-    `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU need not be waited for; on a GPU the next step
-    overwrites it).
+    `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU need not be waited for).
     On a CPU the same configuration, seed, thread count and engine setting give the same numbers.
 
     Raises:
@@ -148,7 +147,7 @@ def settle(state: State, count: int = 1024, batch: int = 256):
         norm.train()
     # Their own draw: the images may lie sorted by class.
     chosen = torch.randperm(len(state.images), generator=torch.Generator().manual_seed(0))[:count].to(state.images.device)
-    for rows in chosen.split(batch):
+    for rows in chosen.chunk(-(-len(chosen) // batch)):  # equal parts: of a last one of one image there is no variance
         with state.plan.autocast():
             network(state.plan.laid_out(state.plan.floats(state.images[rows])))
     for norm, momentum in zip(norms, momenta, strict=True):

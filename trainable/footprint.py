@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch.autograd import DeviceType
 
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset
@@ -22,6 +23,7 @@ class Footprint:
 
 def footprint(config: TrialConfig, data: Dataset, device: str = "cuda") -> Footprint:
     """Train `config` alone on an idle GPU for a few steps, evaluate once, and measure. Takes seconds."""
+    torch.cuda.empty_cache()  # what an earlier training left
     torch.cuda.reset_peak_memory_stats(device)
     # The schedule is long enough whatever the batch: nothing of it is kept.
     steps = fit(replace(config, epochs=max(config.epochs, WARM + MEASURED)), data, device)
@@ -36,7 +38,9 @@ def footprint(config: TrialConfig, data: Dataset, device: str = "cuda") -> Footp
             next(steps)
         end.record()
         torch.cuda.synchronize(device)
-    computing = sum(event.self_device_time_total for event in profile.key_averages()) / 1000
+    # The device's own events only: an operator on the CPU carries the time of its kernels once more.
+    kernels = (e for e in profile.key_averages() if e.device_type == DeviceType.CUDA and not e.is_user_annotation)
+    computing = sum(event.self_device_time_total for event in kernels) / 1000
     if len(data.val):
         evaluate(state, data.val)
     total = torch.cuda.get_device_properties(device).total_memory

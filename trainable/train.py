@@ -117,7 +117,7 @@ def follow(steps, config: TrialConfig, data: Dataset) -> tuple[list[dict], State
     with tqdm(total=config.epochs, unit="epoch", bar_format=form) as bar:
         began = time.monotonic()
         for metrics, state in steps:
-            losses.append(metrics["loss"].clone())
+            losses.append(metrics["loss"])
             bar.update(round(metrics["budget"], 3) - bar.n)
             if state.step % 10 == 0:
                 speed = state.step * len(data.train) / state.steps_per_epoch / (time.monotonic() - began)

@@ -88,8 +88,6 @@ def _footprints(configs: list[TrialConfig], data: Dataset) -> list[Footprint]:
             measured.append(footprint(config, data))
         except (torch.OutOfMemoryError, FloatingPointError):
             continue  # as a trial it will fail by itself
-        finally:
-            torch.cuda.empty_cache()
     return measured
 
 
