@@ -21,24 +21,21 @@ from sweeps.search.progress import Progress
 from sweeps.search.record import Record
 from sweeps.search.scheduler import SCHEDULERS, rungs
 from sweeps.search.searcher import SEARCHERS, Search
-from sweeps.search.space import Space
+from sweeps.search.space import OWN, SMALL_ZOO, Space
 from sweeps.show import figures, summary, views, zoo_table
 from sweeps.show.tracking import Tracker
 from trainable import files
 from trainable.archs import ARCHS
-from trainable.archs.torchvision_zoo import TorchvisionArch
 from trainable.config import TrialConfig
 from trainable.datasets import load
 from trainable.errors import BadInput, Parser, lookup, positive, run
 from trainable.train import configure
 
-ELEVEN = (
-    "resnet18", "resnet34", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "squeezenet1_0", "squeezenet1_1",
-    "mnasnet0_5", "mnasnet1_0", "efficientnet_b0", "efficientnet_b3",
-)  # fmt: skip
+# At twice this rate, or unclipped, squeezenet dies. The rest is TrialConfig's.
+RECIPE = ("lr=0.002", "clip=1")
 GROUPS = {
-    "eleven": ELEVEN,
-    "own": tuple(name for name, arch in ARCHS.items() if not isinstance(arch, TorchvisionArch)),
+    "eleven": SMALL_ZOO,
+    "own": OWN,
     "all": tuple(ARCHS),
 }
 WRITTEN = {
@@ -142,7 +139,7 @@ def recipe(args: Namespace, arch: str) -> TrialConfig:
             raise BadInput(f"--set {pair}: --{'archs' if key == 'arch' else key} says it")
     others = tuple(f"{other}." for other in args.archs if other != arch)
     own = [pair for pair in args.set if not pair.startswith(others)]
-    return configure(Namespace(arch=arch, epochs=args.epochs, seed=args.seed, set=own))
+    return configure(Namespace(arch=arch, epochs=args.epochs, seed=args.seed, weights="", set=[*RECIPE, *own]))
 
 
 def one_each(recipes: dict[str, TrialConfig]) -> Space:

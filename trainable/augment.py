@@ -10,7 +10,7 @@ product with a constant basis is the sampling grid.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 import torch.nn.functional as F
@@ -187,7 +187,7 @@ def _grid(homography: Tensor | None, field: Tensor | None, projective: bool, h: 
     return (grid * longer).view(-1, 2, h, w).permute(0, 2, 3, 1)
 
 
-@lru_cache(maxsize=16)
+@cache  # a captured graph goes on reading what was here
 def _basis(h: int, w: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Of every pixel: (x, y, 1) [3, h * w], its bicubic weights of the control points, and what the sides are divided by."""
     longer = max(h, w)

@@ -50,7 +50,7 @@ class TrialConfig:
         object.__setattr__(self, "knobs", {**arch.DEFAULTS, **self.knobs})
         object.__setattr__(self, "augment", {name: self.augment.get(name, 0.0) for name in AUGMENTS})
         check("epochs", self.epochs, 1e-6, 1e5)
-        check("batch_size", self.batch_size, 1, 1 << 20, whole=True)
+        check("batch_size", self.batch_size, 2, 1 << 20, whole=True)  # one image has no variance
         check("lr", self.lr, 0, 1e3)
         check("clip", self.clip, 0, 1e6)
         check("input_size", self.input_size, 0, 1024, whole=True)

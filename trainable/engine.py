@@ -4,6 +4,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import math
 import os
 import platform
 import time
@@ -66,21 +67,24 @@ class Plan:
 def plan(network: nn.Module, in_shape: tuple[int, int, int], device: str | None = None, setting: str = "auto") -> Plan:
     """How to run `network`, on `device` (default: the first GPU, else the CPU).
 
-    `setting` is a name of SETTINGS, or "auto": a probe of a few batches chooses the fastest. What it chose is
-    remembered on this machine for networks made of the same kinds of layers, however wide and deep they are.
+    `setting` is a name of SETTINGS, or "auto": the first of them on a GPU; on a CPU, where none wins everywhere, a probe
+    of a few batches chooses the fastest. What it chose is remembered on this machine for networks made of the same
+    kinds of layers, however wide and deep they are.
 
     Raises:
         BadInput: an unknown setting.
     """
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if where.type != "cpu" and setting == "auto":
+        setting = next(iter(SETTINGS))
     if setting != "auto":
         lookup(SETTINGS, setting, "engine setting")
         # A network trained elsewhere may be run where bf16 would be emulated.
         return Plan(where, setting if _has_bf16(where) else setting.replace("bf16", "fp32"))
-    signature = _signature(network, in_shape, where)
+    signature = _signature(network, in_shape)
     if signature not in _remembered:
         path = memory() / f"{hashlib.sha256(signature.encode()).hexdigest()[:24]}.json"
-        _remembered[signature] = _read(path) or _probe_and_write(network, in_shape, where, path, signature)
+        _remembered[signature] = _read(path) or _probe_and_write(network, in_shape, path, signature)
     return Plan(where, _remembered[signature])
 
 
@@ -89,16 +93,19 @@ _remembered: dict[str, str] = {}
 
 def memory() -> Path:
     """The folder where probes are remembered: $XDG_CACHE_HOME/sweep-service, or ~/.cache/sweep-service."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sweep-service"
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "sweep-service"
 
 
-def _signature(network: nn.Module, in_shape: tuple[int, int, int], device: torch.device) -> str:
-    """What decides which setting is fastest: the device, the images, and the kinds of layers; not their number or width."""
+def _signature(network: nn.Module, in_shape: tuple[int, int, int]) -> str:
+    """What decides which setting is fastest: the CPU, the images, and the kinds of layers; not their number or width."""
     kinds = {
-        (type(m).__name__, m.kernel_size, m.stride, min(m.groups, 2)) if isinstance(m, nn.Conv2d) else (type(m).__name__,)
+        (type(m).__name__, m.kernel_size, m.stride, min(m.groups, 2))
+        if isinstance(m, nn.Conv2d)
+        else (type(m).__name__, getattr(m, "size", None))  # of what resizes
         for m in network.modules()
     }
-    return repr((device_name(device), torch.__version__, torch.get_num_threads(), tuple(in_shape), sorted(kinds, key=repr)))
+    device = device_name(torch.device("cpu"))
+    return repr((device, torch.__version__, torch.get_num_threads(), tuple(in_shape), sorted(kinds, key=repr)))
 
 
 def device_name(device: torch.device) -> str:
@@ -119,8 +126,8 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _probe_and_write(network: nn.Module, in_shape, device: torch.device, path: Path, signature: str) -> str:
-    times = probe(network, in_shape, device)
+def _probe_and_write(network: nn.Module, in_shape, path: Path, signature: str) -> str:
+    times = probe(network, in_shape)
     # The first that none beats by much: on a busy machine a small difference is noise, and a choice that
     # flips from day to day would change numbers for nothing.
     setting = next(name for name in times if times[name] * WORTH <= min(times.values()))
@@ -129,32 +136,27 @@ def _probe_and_write(network: nn.Module, in_shape, device: torch.device, path: P
     return setting
 
 
-def probe(network: nn.Module, in_shape: tuple[int, int, int], device: torch.device) -> dict[str, float]:
-    """Seconds of a forward and backward pass on PROBE_BATCH images under each setting that the device supports."""
-    settings = {name: s for name, s in SETTINGS.items() if not s.bf16 or _has_bf16(device)}
-    times = {name: float("inf") for name in settings}
-    gpu = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(gpu):
-        images = torch.rand(PROBE_BATCH, *in_shape, device=device)
-        copies = {name: Plan(device, name).place(copy.deepcopy(network)).train() for name in settings}
+def probe(network: nn.Module, in_shape: tuple[int, int, int]) -> dict[str, float]:
+    """Seconds of a forward and backward pass on PROBE_BATCH images under each setting that this CPU supports."""
+    cpu = torch.device("cpu")
+    times = {name: math.inf for name, s in SETTINGS.items() if not s.bf16 or _has_bf16(cpu)}
+    probed = copy.deepcopy(network).train()
+    with torch.random.fork_rng([]):
+        images = torch.rand(PROBE_BATCH, *in_shape)
         for turn in range(PROBE_ROUNDS + 1):
-            for name, trained in copies.items():
+            for name in times:
                 if turn > 1 and times[name] > 1.5 * min(times.values()):
                     continue  # far behind: it will not win
-                began = _now(device)
-                plan = Plan(device, name)
+                plan = Plan(cpu, name)
+                plan.place(probed)
+                began = time.perf_counter()
                 with plan.autocast():
-                    logits = trained(plan.laid_out(images))
+                    logits = probed(plan.laid_out(images))
                 logits.float().logsumexp(dim=1).sum().backward()
                 if turn:  # the first turn only warms up
-                    times[name] = min(times[name], _now(device) - began)
+                    times[name] = min(times[name], time.perf_counter() - began)
+                probed.zero_grad()
     return times
-
-
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
 
 
 def _has_bf16(device: torch.device) -> bool:
@@ -174,35 +176,37 @@ class Captured:
     def __init__(self, function: Callable[..., Tensor], generator: torch.Generator):
         self.function, self.generator = function, generator
         self.calls, self.graph = 0, None
-        self.stream = torch.cuda.Stream()
+        self.stream = torch.cuda.Stream(generator.device)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        self.calls += 1
-        if self.graph:
-            for mine, given in zip(self.inputs, inputs, strict=True):
-                mine.copy_(given)
-            self.graph.replay()
-            return self.result.clone()  # the next replay overwrites it
-        if self.calls == WARM_STEPS + 1 and self._capture(inputs):
-            return self(*inputs)
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
-            result = self.function(*inputs)
-        torch.cuda.current_stream().wait_stream(self.stream)
-        return result
+        with torch.cuda.device(self.generator.device):
+            self.calls += 1
+            if self.calls == WARM_STEPS + 1:
+                self._capture(inputs)
+            if self.graph:
+                for mine, given in zip(self.inputs, inputs, strict=True):
+                    mine.copy_(given)
+                self.graph.replay()
+                return self.result.clone()  # the next replay overwrites it
+            current = torch.cuda.current_stream()
+            self.stream.wait_stream(current)
+            with torch.cuda.stream(self.stream):
+                result = self.function(*inputs)
+            current.wait_stream(self.stream)
+            return result
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> bool:
-        graph = torch.cuda.CUDAGraph()
+    def _capture(self, inputs: tuple[Tensor, ...]):
+        graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         graph.register_generator_state(self.generator)
         self.inputs = [given.clone() for given in inputs]
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.result = self.function(*self.inputs)
         except RuntimeError:  # something waits for the device, or allocates outside: this network runs uncaptured
+            torch.cuda.set_stream(before)  # a capture that fails does not leave its own
             torch.cuda.synchronize()
-            return False
-        self.graph = graph
-        return True
+        else:
+            self.graph = graph
 
 
 def cores() -> int:

@@ -13,11 +13,12 @@ from trainable.archs import build_network
 from trainable.augment import augment, mix
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset, Split
-from trainable.datasets.leak import refuse_leak
+from trainable.datasets.leak import after_training, refuse_leak, refuse_seen
 from trainable.optim import LR_SCHEDULES, Average, make_optimizer
 from trainable.weights import start_from
 
 CHECK_EVERY = 16  # steps between two looks at the loss on a GPU, where a look waits for the device
+SETTLING = 1024  # images
 
 
 @dataclass
@@ -62,10 +63,10 @@ def fit(config: TrialConfig, data: Dataset, device: str | None = None) -> Iterat
     """
     torch.manual_seed(config.seed)
     network = build_network(config, data)
-    seen = {data.name}
-    if config.weights:
-        seen |= set(start_from(network, config.arch, config.weights, data))
-        refuse_leak(seen)
+    taught = start_from(network, config.arch, config.weights, data) if config.weights else ()
+    refuse_leak(taught, data.name)
+    if len(data.val):
+        refuse_seen(taught, data.name, "val")
     plan = engine.plan(network, data.in_shape, device, config.engine)
     plan.place(network)
     # A batch larger than the data is all of the data.
@@ -81,7 +82,7 @@ def fit(config: TrialConfig, data: Dataset, device: str | None = None) -> Iterat
         images=images,
         steps_per_epoch=steps_per_epoch,
         total_steps=max(1, round(config.epochs * steps_per_epoch)),
-        seen=tuple(sorted(seen)),
+        seen=after_training(data.name, taught, on_val=not len(data.val)),
     )
     return _steps(config, state, labels, batch, len(data.classes))
 
@@ -128,12 +129,12 @@ def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classe
 
 
 @torch.no_grad()
-def settle(state: State, count: int = 1024, batch: int = 256):
-    """Measure the BatchNorm statistics of the network to keep on `count` training images, not augmented.
+def settle(state: State):
+    """Measure the BatchNorm statistics of the network to keep on SETTLING training images, not augmented.
 
     The running ones lag behind the weights, most in the first epochs, and are those of augmented images, which is
     not what the network will see. As in stochastic weight averaging (Izmailov et al., arXiv:1803.05407, 3.2); that
-    the statistics should be those of test time: Touvron et al., arXiv:1906.06423. Leaves the training as it is.
+    the statistics should be those of test time: Touvron et al., arXiv:1906.06423. Changes nothing that training reads.
     """
     network = state.best_network
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
@@ -146,7 +147,8 @@ def settle(state: State, count: int = 1024, batch: int = 256):
         norm.momentum = None  # the plain mean over the batches
         norm.train()
     # Their own draw: the images may lie sorted by class.
-    chosen = torch.randperm(len(state.images), generator=torch.Generator().manual_seed(0))[:count].to(state.images.device)
+    chosen = torch.randperm(len(state.images), generator=torch.Generator().manual_seed(0))[:SETTLING].to(state.images.device)
+    batch = min(256, _large_batch(state.images))
     for rows in chosen.chunk(-(-len(chosen) // batch)):  # equal parts: of a last one of one image there is no variance
         with state.plan.autocast():
             network(state.plan.laid_out(state.plan.floats(state.images[rows])))
@@ -155,10 +157,13 @@ def settle(state: State, count: int = 1024, batch: int = 256):
     network.train(training)
 
 
+def _large_batch(images: Tensor | np.ndarray) -> int:
+    """How many images to evaluate at once: 512 of up to 64 pixels a side, fewer of larger ones for the memory's sake."""
+    return max(16, min(512, 512 * 64 * 64 // (images.shape[2] * images.shape[3])))
+
+
 @torch.inference_mode()
-def predict(
-    network: nn.Module, split: Split, plan: engine.Plan, change: Callable[[Tensor], Tensor] | None = None, batch: int = 512
-) -> np.ndarray:
+def predict(network: nn.Module, split: Split, plan: engine.Plan, change: Callable[[Tensor], Tensor] | None = None) -> np.ndarray:
     """The network's logits for a split, float32 [n, classes]; leaves the network in the mode it was in.
 
     `change` is applied to each batch of images first: floats in [0, 1].
@@ -166,6 +171,7 @@ def predict(
     training = network.training
     network.eval()
     out = []
+    batch = _large_batch(split.images)
     for start in range(0, len(split), batch):
         images = plan.floats(torch.from_numpy(split.images[start : start + batch]))
         if change:

@@ -58,4 +58,4 @@ def share(footprints: Sequence[Footprint]) -> float:
     """
     busy = sorted(f.busy for f in footprints)[len(footprints) // 2]
     at_once = min(math.floor(1 / max(f.memory for f in footprints)), math.ceil(1 / max(busy, 0.05)))
-    return 1 / max(1, at_once)
+    return math.floor(10_000 / max(1, at_once)) / 10_000  # Ray counts in ten-thousandths

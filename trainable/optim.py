@@ -24,24 +24,26 @@ class Muon:
     """
 
     def __init__(self, groups: list[dict], lr: float, momentum: float):
-        kernels = [(p, group["weight_decay"]) for group in groups for p in group["params"] if p.ndim > 1]
-        rest = [{**group, "params": [p for p in group["params"] if p.ndim <= 1]} for group in groups]
         # torch's takes two dimensions only: each kernel gets a flat twin on the same memory.
-        self._twins = [(p, nn.Parameter(_flat(p.detach()))) for p, _ in kernels]
-        flat = [{"params": [twin], "weight_decay": decay} for (_, twin), (_, decay) in zip(self._twins, kernels, strict=True)]
-        self.parts = [torch.optim.Muon(flat, lr, momentum=momentum, adjust_lr_fn="match_rms_adamw")] if flat else []
-        if any(group["params"] for group in rest):
-            self.parts.append(torch.optim.AdamW([g for g in rest if g["params"]], lr, betas=(momentum, 0.999), fused=True))
+        self._twins = {p: nn.Parameter(_flat(p.detach())) for group in groups for p in group["params"] if p.ndim > 1}
+        flat = [{**group, "params": [self._twins[p] for p in group["params"] if p.ndim > 1]} for group in groups]
+        rest = [{**group, "params": [p for p in group["params"] if p.ndim <= 1]} for group in groups]
+        flat, rest = ([group for group in part if group["params"]] for part in (flat, rest))
+        self.parts = []
+        if flat:
+            self.parts.append(torch.optim.Muon(flat, lr, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
+        if rest:
+            self.parts.append(torch.optim.AdamW(rest, lr, betas=(momentum, 0.999), fused=True))
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
     def step(self):
-        for kernel, twin in self._twins:
+        for kernel, twin in self._twins.items():
             twin.grad = None if kernel.grad is None else _flat(kernel.grad)
         for part in self.parts:
             part.step()
 
     def zero_grad(self, set_to_none: bool = True):
-        for kernel, _ in self._twins:
+        for kernel in self._twins:
             kernel.grad = None
         for part in self.parts:
             part.zero_grad(set_to_none)
@@ -67,7 +69,7 @@ OPTIMIZERS = {
 
 
 def make_optimizer(name: str, network: nn.Module, lr: float, momentum: float, weight_decay: float):
-    """The optimiser `name`; kernels and matrices decay, biases and normalisation do not (arXiv:1812.01187, 3.1)."""
+    """The optimiser `name`; what has two dimensions or more decays, biases and normalisation do not (arXiv:1812.01187, 3.1)."""
     decaying = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decaying, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -114,17 +116,17 @@ class Average:
         self.decay = decay
         self.steps = 0
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        self._pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
+        self._floats = list(zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True))
+        self._others = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     @torch.no_grad()
     def update(self):
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        floats = [(mine, theirs) for mine, theirs in self._pairs if mine.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in floats], [b for _, b in floats], 1 - decay)
-        for mine, theirs in self._pairs:
-            if not mine.is_floating_point():
-                mine.copy_(theirs)
+        torch._foreach_lerp_(*self._floats, 1 - decay)
+        for mine, theirs in self._others:
+            mine.copy_(theirs)
 
 
 def _tensors(network: nn.Module) -> Iterable[Tensor]:

@@ -23,7 +23,7 @@ from trainable.augment import can_view, view
 from trainable.config import TrialConfig
 from trainable.datasets import DATA, DATASETS, folder, known, load
 from trainable.datasets.container import Dataset, Split
-from trainable.datasets.leak import refuse_leak
+from trainable.datasets.leak import refuse_leak, refuse_seen
 from trainable.errors import BadInput, Parser, positive, run
 from trainable.fit import predict
 from trainable.saved import Problem
@@ -45,8 +45,8 @@ def main():
     args = parse(sys.argv[1:])
     networks = [read(path) for path in args.networks]
     data, split = to_predict(args, networks)
-    if args.out.is_dir():
-        raise BadInput(f"--out {args.out} is a folder; name a file")
+    if args.out.is_dir() or not args.out.parent.is_dir():
+        raise BadInput(f"--out {args.out} is a folder, or in none; name a file in a folder that is there")
     if args.threads:
         torch.set_num_threads(args.threads)
     began = time.monotonic()
@@ -104,6 +104,8 @@ def to_predict(args: Namespace, networks: list[Network]) -> tuple[Dataset, Split
         if args.views > 1 and not can_view(one.config.augment):
             raise BadInput(f"--views {args.views}: {one.folder} was trained without a warp, so its views would all be the same")
     channels, *size = first.in_shape
+    taught = {name for one in networks for name in one.problem.seen}
+    refuse_leak(taught)
     if args.images:
         return folder.loose(args.images, DATA, tuple(size), channels, first.classes)
     dataset = args.dataset or first.dataset
@@ -112,13 +114,15 @@ def to_predict(args: Namespace, networks: list[Network]) -> tuple[Dataset, Split
             f"{networks[0].folder} was trained on {dataset}; say --dataset folder:PATH or csv:PATH, or --images FOLDER"
         )
     data = load(dataset, image_size=tuple(size), channels=channels)
-    refuse_leak({data.name, *(name for one in networks for name in one.problem.seen)})
+    refuse_leak(taught, data.name)
     if data.classes != first.classes:
         raise BadInput(f"{dataset} has the classes {_few(data.classes)}; {networks[0].folder} knows {_few(first.classes)}")
     name = args.split or next(name for name in SPLITS if len(getattr(data, name)))
     split = getattr(data, name)
     if not len(split):
         raise BadInput(f"{dataset} has no {name} images; it has {', '.join(n for n in SPLITS if len(getattr(data, n)))}")
+    if (split.labels >= 0).all():
+        refuse_seen(taught, data.name, name)
     return data, split
 
 

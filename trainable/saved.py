@@ -25,7 +25,7 @@ class Problem:
     classes: tuple[str, ...]
     mean: list[float]
     std: list[float]
-    seen: tuple[str, ...] = ()  # the datasets that have taught the weights, those they started from included
+    seen: tuple[str, ...]  # the datasets that have taught the weights, those they started from included
     temperature: float = 1.0  # at which its probabilities are calibrated on val
 
 
@@ -74,7 +74,7 @@ def unpack(files: dict[str, bytes]) -> tuple[nn.Module, TrialConfig, Problem]:
             raise RuntimeError(f"{len(other)} tensors are of another network, {other[0]} the first")
         own.update(weights)  # and not `weights` alone: mnasnet reads the version that only a state_dict() carries
         network.load_state_dict(own)
-    except (json.JSONDecodeError, KeyError, TypeError) as wrong:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as wrong:
         raise BadInput(f"{CONFIG} is not a saved network's: {wrong!r}") from wrong
     except (safetensors.SafetensorError, RuntimeError) as wrong:
         raise BadInput(f"{WEIGHTS} does not fit {CONFIG}: {str(wrong).splitlines()[0]}") from wrong

@@ -77,6 +77,8 @@ def parse(arguments: list[str]) -> Namespace:
     p.add_argument("--plot", action="store_true", help="draw the learning curves into curves.png")
     p.add_argument("--out", help="the folder to save in (default: networks/<arch>-<seed>)")
     args = p.parse_args(arguments)
+    if args.plot and args.all_labels:
+        raise BadInput("--plot draws the error on val, and --all-labels leaves no val; leave one of them out")
     args.why = "asked for"
     if args.dataset is None:
         args.dataset, args.why = default_dataset()
@@ -88,12 +90,14 @@ def parse(arguments: list[str]) -> Namespace:
 
 def configure(args: Namespace) -> TrialConfig:
     """Raises BadInput for an unknown key or a value outside its range."""
-    given = {"arch": args.arch, "epochs": args.epochs, "seed": args.seed, "weights": getattr(args, "weights", "")}
+    given = {"arch": args.arch, "epochs": args.epochs, "seed": args.seed, "weights": args.weights}
     flat = TrialConfig.from_flat(given).flat()
     for pair in args.set:
         key, equals, text = pair.partition("=")
         if not equals:
             raise BadInput(f"--set {pair}: write KEY=VALUE, as in --set lr=0.002")
+        if key in given:
+            raise BadInput(f"--set {pair}: --{key} says it")
         try:
             flat[key] = json.loads(text)
         except json.JSONDecodeError:
@@ -104,6 +108,8 @@ def configure(args: Namespace) -> TrialConfig:
 def check_device(name: str):
     """Raises BadInput unless torch can compute there."""
     try:
+        if torch.device(name).type not in ("cpu", "cuda"):
+            raise RuntimeError("of another kind")
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as wrong:
         has = [f"cuda:{i}" for i in range(torch.cuda.device_count())]

@@ -41,7 +41,7 @@ def start_from(network: nn.Sequential, arch: str, source: str, data) -> tuple[st
     Raises:
         BadInput: there are no such weights, they cannot be read, or they are another network's.
     """
-    classes, path = None, Path(source)
+    classes, path = None, Path(source).expanduser()
     if source == "torchvision":
         tensors, seen = published(arch), ("imagenet",)
     elif path.is_dir():

@@ -77,7 +77,8 @@ def cluster(
 
 def gpu_share(configs: Sequence[TrialConfig], data: Dataset) -> float:
     """The share of a GPU that trials like these need, measured on one of the cluster's; see trainable/footprint.py."""
-    measured = ray.get(ray.remote(_footprints).options(num_gpus=1).remote(list(configs), data))
+    # max_calls: its process ends with it, and so does its hold on the GPU.
+    measured = ray.get(ray.remote(num_gpus=1, max_calls=1)(_footprints).remote(list(configs), data))
     return share(measured) if measured else GPU_SHARE
 
 
@@ -86,7 +87,7 @@ def _footprints(configs: list[TrialConfig], data: Dataset) -> list[Footprint]:
     for config in configs:
         try:
             measured.append(footprint(config, data))
-        except (torch.OutOfMemoryError, FloatingPointError):
+        except Exception:
             continue  # as a trial it will fail by itself
     return measured
 

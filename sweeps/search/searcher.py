@@ -38,9 +38,9 @@ def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
         raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
 
 
-def first_configs(space: Space, seed: int = 0) -> list[TrialConfig]:
+def first_configs(space: Space) -> list[TrialConfig]:
     """What a search would begin with: the space's starting points, or three draws where it has none."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for point in space.start:
         study.enqueue_trial(point)
     return [draw_config(space, study.ask()) for _ in space.start or range(3)]

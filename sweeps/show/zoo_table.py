@@ -116,6 +116,9 @@ def notes(table: pd.DataFrame) -> list[str]:
         devices, threads = ", ".join(timed["device"].unique()), timed["threads"].iloc[0]
         words = f"{threads} thread{'s' if threads > 1 else ''}"
         out.append(f"ms/b: milliseconds for a batch of b, median of at least {runs} warm runs; {words}, {devices}.")
+    last = table["epochs"].max()
+    for _, row in table[(table["state"] == "complete") & (table["epochs"] < last)].iterrows():
+        out.append(f"{row['arch']} was at its best after {row['epochs']:g} of {last:g} epochs, and stands here as it was then.")
     ended = table[table["state"] != "complete"]
     return out + [f"{row['arch']}, {row['state']}: {row['reason']}" for _, row in ended.iterrows()]
 

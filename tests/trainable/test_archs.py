@@ -12,8 +12,8 @@ from trainable.errors import BadInput
 from trainable.saved import Problem
 
 OURS = [name for name, arch in ARCHS.items() if not isinstance(arch, TorchvisionArch)]
-GREY = Problem("d", (1, 28, 28), tuple("0123456789"), [0.13], [0.31])
-COLOUR = Problem("d", (3, 40, 36), tuple("abc"), [0.5] * 3, [0.2] * 3)
+GREY = Problem("d", (1, 28, 28), tuple("0123456789"), [0.13], [0.31], seen=())
+COLOUR = Problem("d", (3, 40, 36), tuple("abc"), [0.5] * 3, [0.2] * 3, seen=())
 
 
 def build(arch: str, in_shape=(1, 28, 28), classes: int = 10, **knobs) -> nn.Module:

@@ -1,6 +1,7 @@
 """train.py and predict.py as a user runs them, on a small folder of images."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -108,6 +109,18 @@ def test_all_labels(command, digits, tmp_path):
     assert not np.allclose(statistics, 1.0), "BatchNorm's statistics were measured, without a val to judge by"
 
 
+def test_val_that_was_trained_on_judges_nothing(command, digits, tmp_path):
+    out = trained(command, digits, tmp_path / "all", "--all-labels")
+    asked = ["--dataset", f"folder:{digits}"]
+    status, _, err = command(predict.main, out, *asked, "--split", "val", "--out", tmp_path / "x.csv")
+    assert status == 2
+    assert "trained with --all-labels has seen the val of folder-digits" in err
+    status, _, err = command(train.main, *asked, "--weights", out, "--out", tmp_path / "next", *FEW)
+    assert status == 2
+    assert "trained with --all-labels has seen the val of folder-digits" in err
+    trained(command, digits, tmp_path / "next", "--weights", out, "--all-labels")
+
+
 def test_it_goes_on_from_another_network(command, digits, tmp_path):
     first = trained(command, digits, tmp_path / "first")
     second = trained(command, digits, tmp_path / "second", "--weights", first, "--set", "lr=1e-6", "--set", "average=0")
@@ -143,10 +156,14 @@ def test_what_has_seen_the_answers_is_refused(command, digits, tmp_path, sample,
         (["{net}"], "was trained on folder-digits; say --dataset folder:PATH or csv:PATH, or --images FOLDER"),
         (["{net}", "--images", "{digits}/unlabelled", "--split", "val"], "--images is a folder by itself"),
         (["{net}", "--images", "{tmp}/none"], "none"),
-        (["{net}", "--dataset", "digits-sample"], "has the classes 0, 1, 2, 3, 4 and 5 more; "),
+        (["{net}", "--dataset", "digits-sample"], "weights that learned from folder-digits may not meet digits-sample"),
+        (["{net}", "--dataset", "folder:{other}"], "has the classes x, y; "),
         (["{net}", "--views", "0"], "--views: '0' is not a whole number above 0"),
         (["{net}", "--device", "cuda:77"], "--device cuda:77 is not to be had here; this machine has cpu"),
-        (["{net}", "--dataset", "folder:{digits}", "--out", "{tmp}"], "is a folder; name a file"),
+        (
+            ["{net}", "--dataset", "folder:{digits}", "--out", "{tmp}"],
+            "is a folder, or in none; name a file in a folder that is there",
+        ),
         ([], "the following arguments are required: NETWORK"),
     ],
 )
@@ -154,7 +171,10 @@ def test_bad_input(command, digits, tmp_path, request, arguments, says):
     net = tmp_path / "net"
     if any("{net}" in a for a in arguments):
         trained(command, digits, net)
-    places = {"tmp": tmp_path, "net": net, "digits": digits}
+    other = tmp_path / "other"
+    for label in "xy":
+        shutil.copytree(digits / "d0", other / label)
+    places = {"tmp": tmp_path, "net": net, "digits": digits, "other": other}
     monkeypatch = request.getfixturevalue("monkeypatch")
     if "digits-sample" in arguments:
         monkeypatch.setattr(datasets, "DATA", Path(__file__).resolve().parents[2] / "data")

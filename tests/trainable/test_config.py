@@ -47,7 +47,7 @@ def test_drawn_configurations_round_trip(space):
         ({"lr": -1.0}, "lr is -1, outside 0 to 1000"),
         ({"lr": float("nan")}, "lr is nan, not a number"),
         ({"epochs": "many"}, "epochs is 'many', not a number"),
-        ({"batch_size": 0}, "batch_size is 0, outside 1"),
+        ({"batch_size": 0}, "batch_size is 0, outside 2"),
         ({"batch_size": 2.5}, "batch_size is 2.5, not a whole number"),
     ],
 )

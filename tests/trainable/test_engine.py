@@ -30,7 +30,7 @@ def test_the_probe_measures_every_setting_and_changes_nothing():
     network = small()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     random = torch.get_rng_state()
-    times = engine.probe(network, (1, 28, 28), CPU)
+    times = engine.probe(network, (1, 28, 28))
     assert set(times) == {name for name, s in engine.SETTINGS.items() if not s.bf16 or engine._has_bf16(CPU)}
     assert all(0 < seconds < 10 for seconds in times.values())
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
@@ -93,7 +93,7 @@ def test_a_setting_that_is_asked_for_is_taken(tiny):
 def test_without_bf16_a_network_runs_in_fp32(monkeypatch):
     monkeypatch.setattr(engine, "_has_bf16", lambda device: False)
     assert engine.plan(small(), (1, 28, 28), "cpu", "bf16-nhwc").setting == "fp32-nhwc"
-    assert set(engine.probe(small(), (1, 28, 28), CPU)) == {"fp32-nhwc", "fp32-nchw"}
+    assert set(engine.probe(small(), (1, 28, 28))) == {"fp32-nhwc", "fp32-nchw"}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_without_bf16_a_network_runs_in_fp32(monkeypatch):
     ],
 )
 def test_share_of_a_gpu(footprints, at_once):
-    assert share(footprints) == pytest.approx(1 / at_once)
+    assert share(footprints) == pytest.approx(1 / at_once, abs=1e-4)
 
 
 @pytest.mark.parametrize(("content", "count"), [("150000 100000", 1), ("max 100000", None), ("9900000 100000", None)])

@@ -3,14 +3,14 @@ import itertools
 import pytest
 
 from trainable.datasets import DATASETS, default_dataset, load, refuse_leak
-from trainable.datasets.leak import COMPETITION, HAS_THE_ANSWERS
+from trainable.datasets.leak import COMPETITION, HAS_THE_ANSWERS, after_training, refuse_seen
 from trainable.errors import BadInput
 
 
 def test_the_sets_themselves():
     """Whoever changes them changes this line too."""
     assert sorted(COMPETITION) == ["digit-recognizer", "digits-sample"]
-    assert sorted(HAS_THE_ANSWERS) == ["emnist", "mnist", "qmnist", "unknown"]
+    assert sorted(HAS_THE_ANSWERS) == ["emnist", "mnist", "qmnist"]
     assert set(DATASETS) > COMPETITION
 
 
@@ -25,6 +25,30 @@ def test_they_never_meet(ours, theirs):
 @pytest.mark.parametrize("names", [[], COMPETITION, HAS_THE_ANSWERS, ["digits-sample", "kmnist", "imagenet", "folder-mnist"]])
 def test_each_side_by_itself_may(names):
     refuse_leak(names)
+
+
+@pytest.mark.parametrize("origin", ["unknown", "folder-mnist_png", "csv-data"])
+@pytest.mark.parametrize("asked", sorted(COMPETITION))
+def test_nobody_says_what_a_folder_held(origin, asked):
+    with pytest.raises(BadInput, match=f"weights that learned from {origin} may not meet {asked}: nobody says"):
+        refuse_leak(["imagenet", origin], asked)
+    refuse_leak([origin, asked], "folder-mine")  # the competition's network, on images of one's own
+    refuse_leak(["imagenet"], asked)
+
+
+def test_what_was_trained_on_does_not_judge():
+    one, other = sorted(COMPETITION)
+    for split in ("val", "test", "train"):
+        with pytest.raises(BadInput, match="share images"):
+            refuse_seen([one], other, split)
+        refuse_seen([one], one, split)
+    taught = after_training("kmnist", ["imagenet"], on_val=True)
+    assert set(taught) > {"kmnist", "imagenet"}
+    with pytest.raises(BadInput, match="trained with --all-labels has seen the val of kmnist"):
+        refuse_seen(taught, "kmnist", "val")
+    refuse_seen(taught, "kmnist", "test")
+    refuse_seen(taught, "cifar10", "val")
+    assert after_training("kmnist", ["imagenet"], on_val=False) == ("imagenet", "kmnist")
 
 
 def test_every_dataset_with_mnist_in_its_name_was_thought_of():

@@ -17,8 +17,8 @@ from trainable.fit import fit
 from trainable.saved import Problem
 from trainable.weights import copy, of_body, positions, published, start_from
 
-COLOUR = Problem("flowers", (3, 32, 32), tuple("abc"), [0.4, 0.5, 0.6], [0.2, 0.2, 0.3])
-GREY = Problem("digits", (1, 28, 28), tuple("0123456789"), [0.13], [0.31])
+COLOUR = Problem("flowers", (3, 32, 32), tuple("abc"), [0.4, 0.5, 0.6], [0.2, 0.2, 0.3], seen=())
+GREY = Problem("digits", (1, 28, 28), tuple("0123456789"), [0.13], [0.31], seen=())
 FAMILIES = {arch.family: name for name, arch in reversed(ZOO.items())}  # the first of each
 
 
@@ -59,7 +59,7 @@ def test_the_first_convolution_answers_to_grey_as_before(hub):
     hub("squeezenet1_1", theirs.state_dict())
     image = torch.rand(2, 1, 32, 32)
     for channels in (1, 2, 4):
-        problem = Problem("p", (channels, 32, 32), ("a", "b"), [0.0] * channels, [1.0] * channels)
+        problem = Problem("p", (channels, 32, 32), ("a", "b"), [0.0] * channels, [1.0] * channels, seen=())
         network = built("squeezenet1_1", problem).eval()
         start_from(network, "squeezenet1_1", "torchvision", problem)
         if channels == 1:
@@ -134,7 +134,7 @@ def test_a_network_of_ours(arch, tiny, tmp_path):
         if tensor.is_floating_point():
             assert torch.equal(tensor, first[1].state_dict()[name]), name
     # The same digits under other names: the classifier would be wrong, the rest is right.
-    others = Problem("letters", (1, 28, 28), tuple("abcdefghij"), [0.5], [0.25])
+    others = Problem("letters", (1, 28, 28), tuple("abcdefghij"), [0.5], [0.25], seen=())
     network = build_network(config, others)
     start_from(network, arch, str(tmp_path), others)
     *_, kernel, head = (name for name, p in network[1].named_parameters() if p.dim() > 1)
