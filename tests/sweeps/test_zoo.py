@@ -64,7 +64,7 @@ def test_size_as_published(arch):
 @pytest.mark.full
 def test_every_family_has_a_size(tiny):
     first = {ARCHS[arch].family: arch for arch in reversed(ARCHS)}
-    for arch in [*zoo.ELEVEN, *first.values()]:
+    for arch in [*zoo.GROUPS["eleven"], *first.values()]:
         parameters, macs = cost.size(TrialConfig(arch=arch), tiny)
         assert parameters > 1000, arch
         assert macs > 1000, arch
@@ -158,9 +158,9 @@ def asked(*arguments: str):
 
 
 def test_the_groups():
-    assert asked().archs == list(zoo.ELEVEN)
-    assert len(set(zoo.ELEVEN)) == 11
-    assert set(zoo.ELEVEN) <= set(ARCHS)
+    assert asked().archs == list(zoo.GROUPS["eleven"])
+    assert len(set(zoo.GROUPS["eleven"])) == 11
+    assert set(zoo.GROUPS["eleven"]) <= set(ARCHS)
     assert asked("--archs", "all").archs == list(ARCHS)
     own = asked("--archs", "own").archs
     assert "convnet" in own

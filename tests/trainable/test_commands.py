@@ -162,7 +162,7 @@ def test_what_has_seen_the_answers_is_refused(command, digits, tmp_path, sample,
         (["{net}", "--device", "cuda:77"], "--device cuda:77 is not to be had here; this machine has cpu"),
         (
             ["{net}", "--dataset", "folder:{digits}", "--out", "{tmp}"],
-            "is a folder, or in none; name a file in a folder that is there",
+            "is a folder, or in none; name a file",
         ),
         ([], "the following arguments are required: NETWORK"),
     ],
