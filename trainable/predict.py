@@ -54,7 +54,8 @@ def main():
         probs = [answer(one, split, args.views, args.device, bar.update) for one in networks]
     seconds = time.monotonic() - began
     mean = np.mean(probs, axis=0)
-    show(networks, probs, mean, split, args.views)
+    if len(networks) > 1 or (split.labels >= 0).all():
+        show(networks, probs, mean, split, args.views)
     try:
         write_submission(args.out, data, split, mean)
     except OSError as wrong:

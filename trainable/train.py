@@ -167,17 +167,21 @@ def plot(path: Path, curve: list[dict], title: str):
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     epochs = [point["budget"] for point in curve]
     left.plot(epochs, [100 * point["val_error"] for point in curve], marker=".")
     left.set(xlabel="epochs", ylabel="val error, %", yscale="log", title=title)
-    for name in ("train_loss", "val_loss"):
-        right.plot(epochs, [point[name] for point in curve], marker=".", label=name.replace("_", " "))
+    for name, label in (("train_loss", "train (augmented, smoothed labels)"), ("val_loss", "val (calibrated)")):
+        right.plot(epochs, [point[name] for point in curve], marker=".", label=label)
     right.set(xlabel="epochs", ylabel="cross-entropy", yscale="log")
     right.legend()
     for axes in (left, right):
         axes.grid(alpha=0.3)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_locator(NullLocator())
     figure.savefig(path, dpi=120)
 
 

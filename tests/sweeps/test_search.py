@@ -79,7 +79,7 @@ def test_starts_with_the_recipe_on_every_architecture(make):
     drawn = [search.ask()[1] for _ in range(6)]
     assert [config["arch"] for config in drawn[:2]] == ["convnet", "convnet"]
     assert len({config["arch"] for config in drawn}) == 5
-    assert {config["optimizer"] for config in drawn} == {"adamw"}
+    assert [config["optimizer"] for config in drawn] == ["adamw", "muon", "adamw", "adamw", "adamw", "adamw"]
     assert [config["seed"] for config in drawn] == [0, 1, 2, 3, 4, 5]
     assert {config["epochs"] for config in drawn} == {16.0}
 
@@ -90,7 +90,7 @@ def test_starting_points_lie_in_their_space(name):
     configs = first_configs(SPACES[name])
     assert len(configs) == len(SPACES[name].start)
     assert len({config.arch for config in configs}) == len(configs) - 1, "a first network a family, and a second of one"
-    assert {(config.optimizer, config.lr, config.clip) for config in configs} == {("adamw", 4e-3, 1.0), ("adamw", 6e-3, 1.0)}
+    assert {(config.optimizer, config.lr, config.clip) for config in configs} == {("adamw", 4e-3, 1.0), ("muon", 4e-3, 1.0)}
 
 
 @pytest.mark.parametrize("metric", METRICS)
