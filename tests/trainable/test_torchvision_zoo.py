@@ -67,6 +67,7 @@ def check(network: nn.Module, in_shape, classes: int, dtype=torch.bfloat16):
     nn.functional.cross_entropy(logits.float(), torch.tensor([0, 1])).backward()
     without = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.sum().isfinite()]
     assert not without
+    torch.optim.SGD(network.parameters(), 1e-3).step()
     network.zero_grad()
     with torch.inference_mode(), torch.autocast("cpu", dtype, enabled=dtype is torch.bfloat16):
         assert network.eval()(images[:1]).isfinite().all()
