@@ -40,18 +40,13 @@ from common import about, show, spread, table_of
 from reference import BATCH, recipe, reference
 from turns import FORK, start, turn, warm
 
+from sweeps.search.space import OWN, SMALL_ZOO
 from trainable import engine
 from trainable.archs import ARCHS
-from trainable.archs.torchvision_zoo import TorchvisionArch
 from trainable.datasets import load
 from trainable.errors import BadInput, Parser, lookup, positive, run
 from trainable.fit import fit
 
-ZOO = (
-    *("resnet18", "resnet34", "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "squeezenet1_0", "squeezenet1_1"),
-    *("mnasnet0_5", "mnasnet1_0", "efficientnet_b0", "efficientnet_b3"),
-)
-OWN = tuple(name for name, arch in ARCHS.items() if not isinstance(arch, TorchvisionArch))
 LOSS_LR = {"convnet": 4e-3, "squeezenet1_1": 1e-3}  # the networks whose loss is compared; without BatchNorm a lower rate
 SIDES = ("ours", "reference")
 
@@ -124,7 +119,7 @@ def losses(archs: list[str], data, seeds: int, steps: int) -> dict:
 def main():
     p = Parser(prog="engine.py", description=__doc__.split("\n")[0])
     p.add_argument("--mode", default="sweep", help="sweep or single: see the head of the file")
-    p.add_argument("--archs", default=",".join((*ZOO, *OWN)), help="names, with commas (default: the eleven and ours)")
+    p.add_argument("--archs", default=",".join((*SMALL_ZOO, *OWN)), help="names, with commas (default: the eleven and ours)")
     p.add_argument("--repeats", type=positive(int), default=3, help="turns a side")
     p.add_argument("--seconds", type=positive(float), default=2.0, help="a turn at least")
     p.add_argument("--steps", type=positive(int), default=3, help="a turn at least")
