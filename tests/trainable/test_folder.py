@@ -169,7 +169,7 @@ def test_large_images_are_made_small_and_antialiased(root, data):
     for where, i in itertools.product("ab", range(2)):
         Image.fromarray(board).save(root / where / f"{i}.{'jpg' if i else 'png'}", quality=95)
     dataset = load(f"folder:{root}", data)
-    assert dataset.in_shape == (1, 224, 224)
+    assert dataset.in_shape == (1, 96, 96)
     assert abs(dataset.train.images.astype(int) - 127).max() < 40  # not the board's 0 and 255
 
 

@@ -16,8 +16,8 @@ from trainable.datasets.container import naturally
 from trainable.datasets.shape import SMALLEST, check_channels, size_of
 from trainable.errors import BadInput
 
-FORMAT = 1  # of the cache: count up when what is cached changes
-SIDE = 224  # pixels: the largest that is chosen without being asked for
+FORMAT = 2  # of the cache: count up when what is cached changes
+SIDE = 96  # pixels: the largest chosen unasked; our families work at full size, and memory grows with its square
 BAR = 2000  # images: a progress bar for more
 # What PIL opens by calling another program, or only the header of.
 OTHERS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
@@ -43,7 +43,7 @@ def read(
     """Every split's images, uint8 [n, channels, height, width], kept in `data/.cache`.
 
     Without `image_size` (a side, or height and width) they have the size that all of train's have, if that is at
-    most 224 x 224; else a square of the median of their shorter sides, at most 224. An image of another size is
+    most 96 x 96; else a square of the median of their shorter sides, at most 96. An image of another size is
     resized by its shorter side, antialiased, and cropped at its centre. Without `channels` there is one if all of
     train's files are grey, else three. Train alone decides: images to predict, added later, do not change the shape.
     16 bits become the upper 8, transparency becomes white, EXIF's rotation is applied, and the first of several
