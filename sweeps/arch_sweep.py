@@ -122,8 +122,8 @@ def next_steps(args: Namespace, folder: Path) -> list[str]:
     steps = [f"make mlflow{where}    # all sweeps, in the browser"]
     if args.dataset == "digit-recognizer":
         steps.append(f"kaggle competitions submit digit-recognizer -f {folder / 'submission.csv'} -m {folder.name}")
-    else:
-        steps.append("python sweeps/arch_sweep.py    # the competition, once digit-recognizer.zip is in data/")
+    elif args.dataset == "digits-sample":
+        steps.append("python sweeps/arch_sweep.py --dataset digit-recognizer    # with digit-recognizer.zip in data/")
     return steps
 
 

@@ -136,7 +136,7 @@ def recipe(args: Namespace, arch: str) -> TrialConfig:
     """The one recipe for this architecture; what is set for another one is not for it. Raises BadInput."""
     for pair in args.set:
         if (key := pair.partition("=")[0]) in ("arch", "epochs", "seed"):
-            raise BadInput(f"--set {pair}: --{'archs' if key == 'arch' else key} says it")
+            raise BadInput(f"--set {pair}: use --{'archs' if key == 'arch' else key} instead")
     others = tuple(f"{other}." for other in args.archs if other != arch)
     own = [pair for pair in args.set if not pair.startswith(others)]
     return configure(Namespace(arch=arch, epochs=args.epochs, seed=args.seed, weights="", set=[*RECIPE, *own]))
@@ -155,7 +155,10 @@ def words(data) -> str:
 
 def next_steps(args: Namespace, folder) -> list[str]:
     where = "" if args.results == ROOT / "results" else f" RESULTS={args.results}"
-    return [f"make mlflow{where}    # all sweeps, in the browser", "python sweeps/arch_sweep.py    # search for better ones"]
+    return [
+        f"make mlflow{where}    # all sweeps, in the browser",
+        f"python sweeps/arch_sweep.py --dataset {args.dataset}    # search for better ones",
+    ]
 
 
 if __name__ == "__main__":

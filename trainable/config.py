@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
 from trainable.engine import SETTINGS
-from trainable.errors import BadInput, check, lookup
+from trainable.errors import BadInput, check, lookup, meant
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
 DEFAULT_AUGMENT = {name: a.default for name, a in AUGMENTS.items()}
@@ -88,7 +88,7 @@ class TrialConfig:
         ]
         for key in flat:
             if key not in known:
-                raise BadInput(f"unknown key {key!r} in a trial's configuration; known: {', '.join(known)}")
+                raise BadInput(f"unknown key {key!r} in a trial's configuration; known: {', '.join(known)}{meant(key, known)}")
         given = {key: flat[key] for key in flat if key in plain}
         knobs = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith(f"{arch}.")}
         augment = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith("augment.")}

@@ -1,9 +1,10 @@
 """Bad input: one line, exit status 2."""
 
 import argparse
+import difflib
 import math
 import sys
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import NoReturn
 
 
@@ -18,8 +19,14 @@ def lookup(table: Mapping, name: str, what: str):
         BadInput: `name` is not in the table; the message lists the known names.
     """
     if not isinstance(name, Hashable) or name not in table:
-        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(map(str, table))}")
+        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(map(str, table))}{meant(name, table)}")
     return table[name]
+
+
+def meant(name, known: Iterable[str]) -> str:
+    """The end of a message: which known name is so like this one that it was probably meant."""
+    near = difflib.get_close_matches(str(name), list(map(str, known)), 1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def check(name: str, value: float, low: float, high: float, whole: bool = False):
@@ -29,7 +36,7 @@ def check(name: str, value: float, low: float, high: float, whole: bool = False)
     if whole and not isinstance(value, int):
         raise BadInput(f"{name} is {value!r}, not a whole number")
     if not low <= value <= high:
-        raise BadInput(f"{name} is {value:g}, outside {low:g} to {high:g}")
+        raise BadInput(f"{name} is {value:.12g}, outside {low:.12g} to {high:.12g}")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -60,7 +67,7 @@ def positive(kind: type, high: float = math.inf, or_zero: bool = False) -> Calla
             value = None
         if value is None or not 0 <= value <= high or value == math.inf or (value == 0 and not or_zero):
             noun = "a whole number" if kind is int else "a number"
-            limit = f" and at most {high:g}" if high < math.inf else ""
+            limit = f" and at most {high:.12g}" if high < math.inf else ""
             raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {'of 0 or more' if or_zero else 'above 0'}{limit}")
         return value
 

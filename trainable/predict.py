@@ -45,8 +45,10 @@ def main():
     args = parse(sys.argv[1:])
     networks = [read(path) for path in args.networks]
     data, split = to_predict(args, networks)
-    if args.out.is_dir() or not args.out.parent.is_dir():
-        raise BadInput(f"--out {args.out} is a folder, or in none; name a file in a folder that is there")
+    if args.out.is_dir():
+        raise BadInput(f"--out {args.out} is a folder; name a file")
+    if not args.out.parent.is_dir():
+        raise BadInput(f"--out {args.out}: there is no folder {args.out.parent}; name a file in a folder that is there")
     if args.threads:
         torch.set_num_threads(args.threads)
     began = time.monotonic()
@@ -66,11 +68,14 @@ def main():
 def parse(arguments: list[str]) -> Namespace:
     p = Parser(prog="predict.py", description=__doc__.split("\n")[0])
     p.add_argument("networks", nargs="+", metavar="NETWORK", help="a folder that train.py or a sweep saved a network in")
-    p.add_argument("--dataset", help=f"{known()} (default: the one that the first network was trained on)")
+    p.add_argument("--dataset", help=f"{known()} (default: the one that the first network was trained on, where that has a name)")
     p.add_argument("--split", help=f"which of its images: {', '.join(SPLITS)} (default: the first of these that it has)")
     p.add_argument("--images", metavar="FOLDER", help="predict every image in this folder, instead of a dataset")
     p.add_argument(
-        "--views", type=positive(int, 1000), default=1, help="see each image so often, each time but the first a little warped"
+        "--views",
+        type=positive(int, 1000),
+        default=1,
+        help="see each image so often, each time but the first a little warped; compare on --split val first: it may not help",
     )
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")

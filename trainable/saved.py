@@ -91,4 +91,4 @@ def load(folder: Path | str) -> tuple[nn.Module, TrialConfig, Problem]:
     try:
         return unpack({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)})
     except OSError as missing:
-        raise BadInput(f"{folder} holds no saved network: {missing.strerror}: {missing.filename}") from missing
+        raise BadInput(f"{folder} holds no saved network: there is no {Path(missing.filename).name} in it") from missing

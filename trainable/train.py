@@ -5,6 +5,7 @@ python trainable/train.py --set convnet.width=32 --set lr=0.002 --set augment.ro
 python trainable/train.py --dataset folder:PATH --arch efficientnet_b0 --weights torchvision
 """
 
+import itertools
 import json
 import sys
 import time
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from trainable import files, saved, scores
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
-from trainable.datasets import default_dataset, known, load
+from trainable.datasets import DATASETS, default_dataset, known, load
 from trainable.datasets.container import Dataset, all_labels
 from trainable.errors import BadInput, Parser, positive, run
 from trainable.fit import State, evaluate, fit, predict, settle
@@ -45,7 +46,7 @@ def main():
     began = time.monotonic()
     curve, state = follow(steps, config, data)
     seconds = time.monotonic() - began
-    report = {**(curve[-1] if curve else {"budget": state.budget}), "seconds": round(seconds, 1)}
+    report = {**(curve[-1] if curve else {"budget": state.budget}), "seconds": round(seconds, 3)}
     if len(data.test):
         wrong = scores.errors(predict(state.best_network, data.test, state.plan), data.test.labels)
         report["test_error"] = wrong / len(data.test)
@@ -57,25 +58,36 @@ def main():
     written = [saved.WEIGHTS, saved.CONFIG, *(["curves.png"] if args.plot and curve else [])]
     print(f"Saved in {args.out}: {', '.join(written)}.")
     if len(data.unlabelled) or len(data.test):
-        print(f"Next: python trainable/predict.py {args.out}")
+        own = "" if args.dataset in DATASETS else f" --dataset {args.dataset}"
+        print(f"Next: python trainable/predict.py {args.out}{own}")
 
 
 def parse(arguments: list[str]) -> Namespace:
     p = Parser(prog="train.py", description=__doc__.split("\n")[0])
     p.add_argument("--arch", default="convnet", help=f"one of: {', '.join(ARCHS)}")
     p.add_argument("--dataset", help=f"{known()} (default: the competition's if it is in data/, else the sample)")
-    p.add_argument("--image-size", type=positive(int, 1024), help="pixels a side to read images at (default: as they are)")
+    p.add_argument(
+        "--image-size",
+        type=positive(int, 1024),
+        help="pixels a side, 4 to 1024, to read images at (default: as they are, or up to 96)",
+    )
     p.add_argument("--epochs", type=positive(float, 1e5), default=8.0, help="the whole training; fractions are allowed")
     p.add_argument("--weights", default="", help="to start from: torchvision, or a folder or file of safetensors")
     p.add_argument("--all-labels", action="store_true", help="train on val too: nothing is left to judge the network by")
     p.add_argument(
         "--seed", type=positive(int, 2**31, or_zero=True), default=0, help="of the weights, the order and the augmentation"
     )
-    p.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other field of a TrialConfig; repeatable")
+    p.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="any other field of a TrialConfig (trainable/config.py) or knob of the architecture; repeatable",
+    )
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
     p.add_argument("--plot", action="store_true", help="draw the learning curves into curves.png")
-    p.add_argument("--out", help="the folder to save in (default: networks/<arch>-<seed>)")
+    p.add_argument("--out", help="the folder to save in (default: networks/<arch>-<seed>, with a number where that is taken)")
     args = p.parse_args(arguments)
     if args.plot and args.all_labels:
         raise BadInput("--plot draws the error on val, and --all-labels leaves no val; leave one of them out")
@@ -84,8 +96,19 @@ def parse(arguments: list[str]) -> Namespace:
         args.dataset, args.why = default_dataset()
     if args.device:
         check_device(args.device)
-    args.out = Path(args.out or ROOT / "networks" / f"{args.arch}-{args.seed}").resolve()
+    args.out = free_folder(args.out, ROOT / "networks" / f"{args.arch}-{args.seed}")
     return args
+
+
+def free_folder(asked: str | None, default: Path) -> Path:
+    """Where to save; raises BadInput where a network lies already. The default gets a number if it is taken."""
+    if asked:
+        folder = Path(asked).resolve()
+        if (folder / saved.CONFIG).exists():
+            raise BadInput(f"--out {folder} holds a network already; choose another folder")
+        return folder
+    tries = (default.with_name(f"{default.name}{f'-{i}' if i else ''}") for i in itertools.count())
+    return next(folder for folder in tries if not (folder / saved.CONFIG).exists())
 
 
 def configure(args: Namespace) -> TrialConfig:
@@ -97,7 +120,7 @@ def configure(args: Namespace) -> TrialConfig:
         if not equals:
             raise BadInput(f"--set {pair}: write KEY=VALUE, as in --set lr=0.002")
         if key in given:
-            raise BadInput(f"--set {pair}: --{key} says it")
+            raise BadInput(f"--set {pair}: use --{key} {text} instead")
         try:
             flat[key] = json.loads(text)
         except json.JSONDecodeError:
@@ -109,7 +132,7 @@ def check_device(name: str):
     """Raises BadInput unless torch can compute there."""
     try:
         if torch.device(name).type not in ("cpu", "cuda"):
-            raise RuntimeError("of another kind")
+            raise RuntimeError("neither a CPU nor a GPU of CUDA's")
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as wrong:
         has = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
@@ -124,7 +147,7 @@ def follow(steps, config: TrialConfig, data: Dataset) -> tuple[list[dict], State
         began = time.monotonic()
         for metrics, state in steps:
             losses.append(metrics["loss"])
-            bar.update(round(metrics["budget"], 3) - bar.n)
+            bar.update(min(round(metrics["budget"], 3), config.epochs) - bar.n)  # whole batches may end later
             if state.step % 10 == 0:
                 speed = state.step * len(data.train) / state.steps_per_epoch / (time.monotonic() - began)
                 bar.set_postfix_str(f"loss {metrics['loss']:.3f}, {speed:,.0f} images/s", refresh=False)
@@ -140,7 +163,7 @@ def follow(steps, config: TrialConfig, data: Dataset) -> tuple[list[dict], State
 
 
 def show(report: dict, state: State, config: TrialConfig, data: Dataset):
-    table = Table(title=f"{config.arch}, {report['budget']:g} epochs", title_justify="left", show_header=False)
+    table = Table(title=f"{config.arch}, {report['budget']:.3g} epochs", title_justify="left", show_header=False)
     parameters = sum(p.numel() for p in state.network.parameters())
     images = state.step * min(config.batch_size, len(data.train))
     rows = {}
@@ -153,8 +176,8 @@ def show(report: dict, state: State, config: TrialConfig, data: Dataset):
             )
     rows |= {
         "parameters": f"{parameters:,}",
-        "engine": f"{state.plan.setting} on {state.plan.device}, {torch.get_num_threads()} threads",
-        "time": f"{report['seconds'] / 60:.1f} minutes, {images / report['seconds']:,.0f} images a second",
+        "engine": f"{state.plan.setting} on {state.plan.device}, {torch.get_num_threads()} thread(s)",
+        "time": f"{report['seconds'] / 60:.1f} minutes, {images / max(report['seconds'], 1e-3):,.0f} images a second",
     }
     for name, value in rows.items():
         table.add_row(name, value)

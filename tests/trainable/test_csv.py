@@ -106,7 +106,7 @@ def test_files(ending, column, root, data):
     ("header", "rows", "says"),
     [
         (f"y,{HEADER}", pixel_rows(4, 16, int), "mine.csv has no column label; it has y, p0, p1, p2, p3, p4 and 11 more"),
-        ("label,a,b,c", [[1, 2, 3, 4]], "3 columns beside label, a, b, c; it should have side x side or 3 x side x side"),
+        ("label,a,b,c", [[1, 2, 3, 4]], "3 columns that are not the label, a, b, c; it should have side x side or 3 x side"),
         (f"label,{HEADER}", pixel_rows(4, 16, lambda i: 1), "mine.csv has one class only, '1'"),
         (f"label,{HEADER}", pixel_rows(4, 16, lambda i: i), "class 0 has 1 labelled images"),
         (f"label,{HEADER}", [[1, *[0] * 15, 256], [2] + [0] * 16], "mine.csv, p15: a value is 256; it should be 0 to 255"),

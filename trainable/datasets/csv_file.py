@@ -22,7 +22,7 @@ import pyarrow as pa
 from trainable.datasets import images, tables
 from trainable.datasets.cache import cached, stamps
 from trainable.datasets.container import Dataset, Split, held_out, naturally, numbers, share_of_val, slug
-from trainable.datasets.shape import SMALLEST, reshape
+from trainable.datasets.shape import LARGEST, SMALLEST, reshape
 from trainable.errors import BadInput
 
 FORMAT = 1  # of the cache: count up when what is cached changes
@@ -92,8 +92,9 @@ def _parse(sources: dict[str, Path]) -> dict[str, np.ndarray]:
             raise BadInput(f"{source.name} should have the same {len(pixels)} pixel columns as train.csv; it has {_some(rest)}")
         if not shape and not named:
             raise BadInput(
-                f"{source.name} has {len(rest)} columns beside label, {_some(rest)}; it should have side x side or "
-                f"3 x side x side of pixels, or a column {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]} of image files"
+                f"{source.name} has {len(rest)} columns that are not the label, {_some(rest)}; it should have side x side or "
+                f"3 x side x side of pixels with a side of {SMALLEST} to {LARGEST}, or a "
+                f"column {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]} of image files"
             )
         table = tables.read(source, text=tuple(filter(None, (label, *named))))
         text = {column: _text(table[column], f"{source.name}, {column}") for column in filter(None, (label, *named))}

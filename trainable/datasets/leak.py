@@ -45,9 +45,7 @@ def refuse_seen(taught: Iterable[str], asked: str, split: str):
     """
     taught = set(taught)
     if _with_val(asked) in taught and split == "val":
-        raise BadInput(
-            f"a network that was trained with --all-labels has seen the val of {asked}; nothing is left to judge it by"
-        )
+        raise BadInput(f"a network that was trained with --all-labels has seen the val of {asked}; name other images")
     if asked in COMPETITION and taught & COMPETITION - {asked}:
         raise BadInput("digits-sample and digit-recognizer share images, so what one trained on would judge the other")
 
