@@ -74,12 +74,13 @@ def write_zoo(path: Path, table: pd.DataFrame, images: int, batches: Sequence[in
         axes.scatter(points["x"], points["y"], color=colours, zorder=3)
         axes.set(xscale="log", yscale="log", xlabel=f"milliseconds a batch of {batch}")
         axes.margins(0.12)
-        for axis, form in ((axes.xaxis, "{x:g}"), (axes.yaxis, PercentFormatter(1))):
+        for axis, form in ((axes.xaxis, "{x:g}"), (axes.yaxis, lambda share, place: f"{100 * share:g}%")):
             axis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 5, 6, 8)))
             axis.set_major_formatter(form)
             axis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(f"error on val ({images:,} images)")
+    figure.suptitle("Bold, and joined by the line: the Pareto front, which no other network betters in both", fontsize=9)
     figure.draw_without_rendering()  # so that the names know where they are
     for axes, batch in zip(panels, batches, strict=True):
         points = table.dropna(subset=[f"ms_{batch}", "y"]).sort_values(f"front_{batch}", ascending=False)
@@ -96,6 +97,7 @@ def _name_points(axes, points: list[tuple[float, float, str, bool]]):
             text = axes.annotate(
                 name, (x, y), xytext=side[:2], textcoords="offset points", ha=side[2], va=side[3],
                 fontsize=7, weight="bold" if bold else "normal",
+                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5},
             )  # fmt: skip
             box = text.get_window_extent()
             if side == SIDES[-1] or not any(box.overlaps(other) for j, other in enumerate(taken) if j != i):
