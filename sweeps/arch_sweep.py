@@ -56,7 +56,7 @@ def main() -> int:
     say(f"{args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} val. Starting Ray.")
     ending = Ending(args.time_budget and max(1.0, args.time_budget - (time.monotonic() - began)))
     machines = args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent
-    with cluster(*machines, measure=lambda: gpu_share(first_configs(space), data)) as places:
+    with cluster(*machines, measure=lambda: gpu_share(first_configs(space), data, say)) as places:
         folder.mkdir()
         files.write_json(folder / "sweep.json", sweep)
         say(f"Sweep {folder.name}: {places.slots} trials at a time on {places.words}, compared at {_list(budgets)} epochs.")

@@ -69,7 +69,7 @@ def main() -> int:
     slowest_first = sorted(recipes, key=lambda arch: -sizes[arch][1])  # so that none is left to train alone at the end
     ending = Ending(None)
     machines = args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent
-    with cluster(*machines, measure=lambda: gpu_share(list(recipes.values()), data)) as places:
+    with cluster(*machines, measure=lambda: gpu_share(list(recipes.values()), data, say)) as places:
         folder.mkdir()
         files.write_json(folder / "sweep.json", sweep)
         say(f"Zoo {folder.name}: {len(sizes)} networks, {places.slots} at a time on {places.words}, {args.epochs:g} epochs each.")

@@ -75,21 +75,28 @@ def cluster(
         ray.shutdown()
 
 
-def gpu_share(configs: Sequence[TrialConfig], data: Dataset) -> float:
-    """The share of a GPU that trials like these need, measured on one of the cluster's; see trainable/footprint.py."""
+def gpu_share(configs: Sequence[TrialConfig], data: Dataset, warn: Callable[[str], None]) -> float:
+    """The share of a GPU that trials like these need, measured on one of the cluster's; see trainable/footprint.py.
+
+    `warn` hears in one line of each that could not be measured.
+    """
     # max_calls: its process ends with it, and so does its hold on the GPU.
-    measured = ray.get(ray.remote(num_gpus=1, max_calls=1)(_footprints).remote(list(configs), data))
+    measured, failures = ray.get(ray.remote(num_gpus=1, max_calls=1)(_footprints).remote(list(configs), data))
+    for failure in failures:
+        warn(f"No share of a GPU could be measured for {failure}")
     return share(measured) if measured else GPU_SHARE
 
 
-def _footprints(configs: list[TrialConfig], data: Dataset) -> list[Footprint]:
-    measured = []
+def _footprints(configs: list[TrialConfig], data: Dataset) -> tuple[list[Footprint], list[str]]:
+    """What could be measured, and who could not be, with the reason: as a trial it may fail by itself, and be recorded."""
+    measured, failures = [], []
     for config in configs:
         try:
             measured.append(footprint(config, data))
-        except Exception:
-            continue  # as a trial it will fail by itself
-    return measured
+        except Exception as wrong:
+            reason = (str(wrong).splitlines() or [""])[0]
+            failures.append(f"{config.arch}: {type(wrong).__name__}: {reason}")
+    return measured, failures
 
 
 def _listens(address: str):

@@ -1,8 +1,10 @@
 """How many trials fit, without a cluster."""
 
 import pytest
+import torch
 
-from sweeps.search.cluster import GPU_SHARE, _places
+from sweeps.search.cluster import GPU_SHARE, _footprints, _places
+from trainable.config import TrialConfig
 from trainable.errors import BadInput
 
 LAPTOP = [{"CPU": 8.0}]
@@ -43,3 +45,11 @@ def test_slots(nodes, cpus, gpus, concurrent, slots):
 def test_too_much(nodes, cpus, gpus, says):
     with pytest.raises(BadInput, match=says):
         _places(nodes, cpus, gpus, None)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_what_cannot_be_measured_on_a_gpu_is_named(tiny):
+    measured, failures = _footprints([TrialConfig(), TrialConfig(arch="resnet18")], tiny)
+    assert measured == []
+    assert [failure.split(":")[0] for failure in failures] == ["convnet", "resnet18"]
+    assert all(len(failure) > 20 and "\n" not in failure for failure in failures)
