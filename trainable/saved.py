@@ -90,5 +90,10 @@ def load(folder: Path | str) -> tuple[nn.Module, TrialConfig, Problem]:
     folder = Path(folder)
     try:
         return unpack({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)})
-    except OSError as missing:
-        raise BadInput(f"{folder} holds no saved network: there is no {Path(missing.filename).name} in it") from missing
+    except OSError as wrong:
+        raise missing(folder, wrong) from wrong
+
+
+def missing(folder: Path, wrong: OSError) -> BadInput:
+    """What to raise where a file of a saved network cannot be read."""
+    return BadInput(f"{folder} holds no saved network: there is no {Path(wrong.filename).name} in it")

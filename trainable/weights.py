@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torchvision import models
 
 from trainable.errors import BadInput
-from trainable.saved import CONFIG, WEIGHTS
+from trainable.saved import CONFIG, WEIGHTS, missing
 
 # Names in torchvision's files that its modules have given up since.
 OLD_NAMES = (
@@ -82,8 +82,8 @@ def folder(path: Path, arch: str) -> tuple[dict[str, Tensor], tuple[str, ...], t
         problem = about["problem"]
         seen = tuple(map(str, problem.get("seen") or [problem["dataset"]]))
         classes = tuple(problem["classes"])
-    except OSError as missing:
-        raise BadInput(f"{path} holds no saved network: {missing.strerror}: {missing.filename}") from missing
+    except OSError as wrong:
+        raise missing(path, wrong) from wrong
     except (ValueError, KeyError, TypeError, AttributeError) as wrong:
         raise BadInput(f"{path / CONFIG} is not a saved network's: {wrong!r}") from wrong
     if other != arch:
@@ -94,8 +94,8 @@ def folder(path: Path, arch: str) -> tuple[dict[str, Tensor], tuple[str, ...], t
 def read(path: Path) -> dict[str, Tensor]:
     try:
         return safetensors.torch.load(path.read_bytes())
-    except OSError as missing:
-        raise BadInput(f"no weights at {path}: {missing.strerror}") from missing
+    except OSError as wrong:
+        raise BadInput(f"no weights at {path}: {wrong.strerror}") from wrong
     except safetensors.SafetensorError as wrong:
         raise BadInput(f"{path} is damaged or no safetensors file: {str(wrong).splitlines()[0]}") from wrong
 

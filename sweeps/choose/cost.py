@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweeps.choose.members import Member
-from trainable import engine, saved
+from sweeps.choose.members import Member, restore
+from trainable import engine
 from trainable.archs import build_network
 from trainable.archs.torchvision_fit import shapes_of
 from trainable.config import TrialConfig
@@ -53,9 +53,8 @@ def latencies(members: list[Member], places, warn: Callable[[str], None]) -> lis
 
 
 def _measure_saved(contents: dict, threads: int, device: str | None) -> dict:
-    torch.set_num_threads(threads)
-    network, config, problem = saved.unpack(contents)
-    return measure(network, engine.plan(network, problem.in_shape, device, config.engine), problem.in_shape)
+    network, plan, problem = restore(contents, threads, device)
+    return measure(network, plan, problem.in_shape)
 
 
 @torch.inference_mode()

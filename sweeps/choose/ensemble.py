@@ -37,7 +37,7 @@ def combine(folder: Path, data: Dataset, methods: list[str], places) -> dict | N
             {**_about(m, data), "weight": 1 / len(chosen), "ms_per_image": t} for m, t in zip(chosen, times, strict=True)
         ],
         "val": _score(choice.errors, choice.loss, len(data.val)),
-        "test": _test(combined["test"], data.test.labels) if "test" in splits else None,
+        "test": score(combined["test"], data.test.labels) if "test" in splits else None,
         "ms_per_image": sum(times),
         "best_single": _about(single, data),
         "methods": {b.method: {"members": len(b.members), "val": _score(b.errors, b.loss, len(data.val))} for b in bests},
@@ -59,5 +59,6 @@ def _score(errors: int, loss: float, images: int) -> dict:
     return {"errors": errors, "images": images, "error": errors / images, "loss": loss}
 
 
-def _test(probs: np.ndarray, labels: np.ndarray) -> dict:
+def score(probs: np.ndarray, labels: np.ndarray) -> dict:
+    """Errors, images, error (share) and cross-entropy loss."""
     return _score(scores.errors(probs, labels), scores.cross_entropy(probs, labels), len(labels))

@@ -9,6 +9,7 @@ import numpy as np
 import ray
 import safetensors.numpy
 import torch
+from torch import nn
 
 from sweeps.search.record import read
 from trainable import engine, files, saved, scores
@@ -66,13 +67,18 @@ def predict_all(members: list[Member], splits: dict[str, Split], places) -> tupl
     return [probs for probs, _ in answers], [ms for _, ms in answers]
 
 
-def _predict(
-    contents: dict, temperature: float, splits: dict[str, Split], threads: int, device: str | None
-) -> tuple[dict, float]:
+def restore(contents: dict[str, bytes], threads: int, device: str | None) -> tuple[nn.Module, engine.Plan, saved.Problem]:
+    """In the process of a trial's place: a saved network where and as it will run."""
     torch.set_num_threads(threads)
     network, config, problem = saved.unpack(contents)
     plan = engine.plan(network, problem.in_shape, device, config.engine)
-    plan.place(network)
+    return plan.place(network), plan, problem
+
+
+def _predict(
+    contents: dict, temperature: float, splits: dict[str, Split], threads: int, device: str | None
+) -> tuple[dict, float]:
+    network, plan, _ = restore(contents, threads, device)
     began = time.monotonic()
     out = {name: scores.softmax(predict(network, split, plan), temperature).astype(np.float32) for name, split in splits.items()}
     images = sum(len(split) for split in splits.values())

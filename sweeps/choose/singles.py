@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sweeps.choose.cost import latencies
+from sweeps.choose.ensemble import score
 from sweeps.choose.members import find, predict_all
-from trainable import scores
 from trainable.datasets.container import Dataset
 from trainable.submission import write_submission
 
@@ -37,6 +37,4 @@ def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> li
 
 
 def _score(split: str, probs, labels) -> dict:
-    errors = scores.errors(probs, labels)
-    loss = scores.cross_entropy(probs, labels)
-    return {f"{split}_errors": errors, f"{split}_error": errors / len(labels), f"{split}_loss": loss}
+    return {f"{split}_{what}": value for what, value in score(probs, labels).items()}

@@ -100,9 +100,9 @@ class Tracker:
         params, metrics, tags, end = {}, [], {}, None
         for event in events:
             if event["kind"] == "trial_started":
-                family = {"mlflow.parentRunId": self.parent, "sweep": self.sweep, "trial": str(number)}
+                ties = {"mlflow.parentRunId": self.parent, "sweep": self.sweep, "trial": str(number)}
                 name = f"{number:03d} {event['config']['arch']}"
-                self.runs[number] = self._run(name, family, event["at"])
+                self.runs[number] = self._run(name, ties, event["at"])
                 params = event["config"]
             elif event["kind"] == "rung":
                 at = int(event["at"] * 1000)

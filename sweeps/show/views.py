@@ -42,10 +42,15 @@ def write_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Write both as Parquet and return them."""
     both = tables(folder)
     for name, table in zip(("trials", "curves"), both, strict=True):
-        buffer = io.BytesIO()
-        table.to_parquet(buffer, index=False)
-        files.write(folder / f"{name}.parquet", buffer.getvalue())
+        write_parquet(folder / f"{name}.parquet", table)
     return both
+
+
+def write_parquet(path: Path, table: pd.DataFrame):
+    """Whole or absent."""
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    files.write(path, buffer.getvalue())
 
 
 def busy(trials: pd.DataFrame, slots: int) -> float:

@@ -1,6 +1,5 @@
 """The architecture table: zoo.parquet, zoo.md, and the same on the terminal."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,10 +8,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from sweeps.show.views import write_parquet
 from trainable import files
 from trainable.archs import ARCHS
 
 OF_TRIALS = {"trial": "Int64", "state": "string", "reason": "string", "train_s": "float64"}
+TIMED = {"ms_{}": "float64", "ms_{}_p90": "float64", "runs_{}": "Int64", "front_{}": "bool"}  # of a batch size
 OF_SCORES = {
     f"{split}_{what}": "Int64" if what == "errors" else "float64"
     for split in ("val", "test")
@@ -22,13 +23,10 @@ OF_SCORES = {
 
 def columns(batches: Sequence[int]) -> dict[str, str]:
     """The columns of zoo.parquet and their types. `front_<b>`: on the Pareto front of `val_error` against `ms_<b>`."""
-    timed = {f"{name.format(b)}": kind for b in batches for name, kind in TIMED.items()}
+    timed = {name.format(b): kind for b in batches for name, kind in TIMED.items()}
     about = {"threads": "Int64", "device": "string", "setting": "string", "submission": "string"}
     size = {"arch": "string", "family": "string", "parameters": "int64", "macs": "int64", "epochs": "float64"}
     return {**size, **OF_SCORES, **timed, **about, **OF_TRIALS}
-
-
-TIMED = {"ms_{}": "float64", "ms_{}_p90": "float64", "runs_{}": "Int64", "front_{}": "bool"}
 
 
 def tabulate(sizes: Mapping[str, tuple[int, int]], trials: pd.DataFrame, singles: list[dict], batches: Sequence[int]):
@@ -62,9 +60,7 @@ def pareto(x: Sequence[float], y: Sequence[float]) -> list[bool]:
 
 def write(folder: Path, table: pd.DataFrame, about: list[str]):
     """Write zoo.parquet and zoo.md; `about` are the paragraphs of the latter above the table."""
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    files.write(folder / "zoo.parquet", buffer.getvalue())
+    write_parquet(folder / "zoo.parquet", table)
     files.write(folder / "zoo.md", markdown(table, about))
 
 
