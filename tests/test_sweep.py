@@ -250,7 +250,7 @@ def test_train_alone(tmp_path):
         command += ["--dataset", "digits-sample", "--out", str(tmp_path / out)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "saved in" in done.stdout
+        assert f"Saved in {tmp_path / out}: model.safetensors, config.json." in done.stdout
         reports.append(json.loads((tmp_path / out / saved.CONFIG).read_text())["scores"])
         assert (tmp_path / out / saved.WEIGHTS).stat().st_size > 40_000_000
     for report in reports:

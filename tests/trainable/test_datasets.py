@@ -150,7 +150,8 @@ def test_the_sample_cut_short(tmp_path):
 
 
 def test_unknown_dataset_lists_the_known():
-    with pytest.raises(BadInput, match=f"^unknown dataset 'cifar'; known: {', '.join(DATASETS)}, folder:PATH, csv:PATH$"):
+    kinds = ", ".join([*DATASETS, "folder:PATH", "csv:PATH"])
+    with pytest.raises(BadInput, match=rf"^unknown dataset 'cifar'; known: {kinds}; did you mean cifar10\?$"):
         load("cifar")
     assert all(name in known() for name in [*DATASETS, *READERS])
 
