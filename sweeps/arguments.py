@@ -1,16 +1,10 @@
-"""What was asked: the flags of a sweep, its folder, and what sweep.json says of them."""
+"""What was asked of arch_sweep.py."""
 
-import platform
 import re
-import subprocess
-import sys
 from argparse import Namespace
-from datetime import datetime
-from importlib.metadata import version
-from pathlib import Path
 
 from sweeps.choose.combine import ENSEMBLES
-from sweeps.flags import ROOT, add_shared, settle
+from sweeps.flags import add_shared, settle
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import METRICS, SEARCHERS
 from sweeps.search.space import SPACES
@@ -18,7 +12,6 @@ from trainable.errors import BadInput, Parser, lookup, positive
 
 DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
 QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
-VERSIONS = ("ray", "torch", "torchvision", "optuna", "mlflow")
 
 
 def parse(arguments: list[str]) -> Namespace:
@@ -64,36 +57,3 @@ def seconds(text: str) -> float:
     if not 0 < total <= 365 * 86400:
         raise BadInput(f"--time-budget {text!r} should be above 0 and at most a year")
     return total
-
-
-def new_folder(args: Namespace) -> Path:
-    """Where the sweep will lie; raises BadInput if that exists or cannot be made."""
-    folder = args.results / args.name
-    if folder.exists():
-        raise BadInput(f"{folder} exists; choose another --name")
-    try:
-        args.results.mkdir(parents=True, exist_ok=True)
-    except OSError as wrong:
-        raise BadInput(f"--results {args.results}: {wrong.strerror}; choose a folder that can be written") from wrong
-    return folder
-
-
-def about(args: Namespace, data) -> dict:
-    """What sweep.json says."""
-    images = {name: len(getattr(data, name)) for name in ("train", "val", "test", "unlabelled")}
-    return {
-        "started": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "command": ["python", f"sweeps/{Path(sys.argv[0]).name}", *sys.argv[1:]],
-        "arguments": {name: value for name, value in vars(args).items() if name not in ("results", "why")},
-        "data": {"fingerprint": data.fingerprint, "images": images},
-        "commit": _commit(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
-    }
-
-
-def _commit() -> str | None:
-    try:
-        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return None  # no git here
-    return git.stdout.strip() or None

@@ -36,9 +36,3 @@ def settle(args: Namespace, kind: str = ""):
     if not re.fullmatch(r"\w[\w.-]{0,99}", args.name):
         raise BadInput(f"--name {args.name!r}: up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit")
     args.results = Path(args.results or ROOT / "results").resolve()
-
-
-def flat_about(sweep: dict) -> dict:
-    """For MLflow: the arguments that were given a value, the data's fingerprint and the commit."""
-    given = {name: value for name, value in sweep["arguments"].items() if value is not None}
-    return {**given, "fingerprint": sweep["data"]["fingerprint"], "commit": sweep["commit"]}

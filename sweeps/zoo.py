@@ -6,28 +6,20 @@ python sweeps/zoo.py --archs all --set lr=0.002 --set augment.rotation=15
 """
 
 import sys
-import time
 from argparse import Namespace
 
-from rich.console import Console
-
-from sweeps.arguments import about, new_folder
 from sweeps.choose.cost import BATCHES, size
 from sweeps.choose.singles import judge
-from sweeps.flags import ROOT, add_shared, flat_about, settle
+from sweeps.flags import add_shared, settle
 from sweeps.search.cluster import cluster, gpu_share
 from sweeps.search.launch import Ending, run_search
-from sweeps.search.progress import Progress
-from sweeps.search.record import Record
 from sweeps.search.scheduler import SCHEDULERS, rungs
 from sweeps.search.searcher import SEARCHERS, Search
 from sweeps.search.space import OWN, SMALL_ZOO, Space
-from sweeps.show import figures, summary, views, zoo_table
-from sweeps.show.tracking import Tracker
-from trainable import files
+from sweeps.show import figures, zoo_table
+from sweeps.sweep import Sweep
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
-from trainable.datasets import load
 from trainable.errors import BadInput, Parser, lookup, positive, run
 from trainable.train import configure
 
@@ -54,66 +46,48 @@ MIRRORED = ("zoo.md", "zoo.parquet", "zoo.png", "curves.png")  # in MLflow too
 
 
 def main() -> int:
-    began = time.monotonic()
     args = parse(sys.argv[1:])
-    console = Console() if sys.stdout.isatty() else Console(width=120)
-
-    def say(text: str):
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     recipes = {arch: recipe(args, arch) for arch in args.archs}
-    data = load(args.dataset, image_size=args.image_size)
-    folder, sweep = new_folder(args), about(args, data)
-    say(f"{args.dataset} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} val. Starting Ray.")
+    sweep = Sweep(args)
+    data, folder = sweep.data, sweep.folder
     sizes = {arch: size(config, data) for arch, config in recipes.items()}
     slowest_first = sorted(recipes, key=lambda arch: -sizes[arch][1])  # so that none is left to train alone at the end
     ending = Ending(None)
-    machines = args.address, args.cpus_per_trial, args.gpus_per_trial, args.concurrent
-    with cluster(*machines, measure=lambda: gpu_share(list(recipes.values()), data, say)) as places:
-        folder.mkdir()
-        files.write_json(folder / "sweep.json", sweep)
-        say(f"Zoo {folder.name}: {len(sizes)} networks, {places.slots} at a time on {places.words}, {args.epochs:g} epochs each.")
-        mlflow = f"sqlite:///{args.results / 'mlflow.db'}", args.results / "mlflow-artifacts"
-        tracker = Tracker(*mlflow, args.dataset, folder.name, flat_about(sweep), warn=say)
-        progress = Progress(console, places.slots, ending.seconds_left, ending.is_over, len(sizes))
-        record = Record(folder / "record.db", listeners=(progress, tracker))
-        search = Search(
-            one_each({arch: recipes[arch] for arch in slowest_first}),
-            record,
-            sampler=SEARCHERS["random"](args.seed),
-            scheduler=SCHEDULERS["none"](),
-            rungs=rungs(args.epochs, count=4, spacing=2),
-            trials=len(recipes),
-            seed=None,
-            is_over=ending.is_over,
-        )
-        with progress:
+    with cluster(*sweep.machines, measure=lambda: gpu_share(list(recipes.values()), data, sweep.say)) as places:
+        where = f"{places.slots} at a time on {places.words}"
+        sweep.say(f"Zoo {folder.name}: {len(sizes)} networks, {where}, {args.epochs:g} epochs each.")
+        with sweep.recording(places, ending, len(sizes)) as (record, progress):
+            search = Search(
+                one_each({arch: recipes[arch] for arch in slowest_first}),
+                record,
+                sampler=SEARCHERS["random"](args.seed),
+                scheduler=SCHEDULERS["none"](),
+                rungs=rungs(args.epochs, count=4, spacing=2),
+                trials=len(recipes),
+                seed=None,
+                is_over=ending.is_over,
+            )
             broken = run_search(search, data, places, ending, folder, keep=len(recipes), tell=progress.beat)
-        record.close()
-        trials, curves = views.write_tables(folder)
         if broken:
-            say(broken)
-        say(f"Trained for {(time.monotonic() - began) / 60:.1f} minutes; now every network predicts.")
-        singles = judge(folder, data, places, say)
+            sweep.say(broken)
+        sweep.say(f"Trained for {sweep.seconds / 60:.1f} minutes; now every network predicts.")
+        singles = judge(folder, data, places, sweep.say)
 
-    busy = views.busy(trials, places.slots)
-    sweep["ended"] = {"seconds": round(time.monotonic() - began, 1), "trials": len(trials), "cores_busy": busy}
-    files.write_json(folder / "sweep.json", sweep)
+    busy = sweep.end()
     if not singles:
-        tracker.close({"trials": len(trials)}, [])
-        say(f"No network to tabulate: {len(trials)} were tried. {summary.why_none(trials)}")
-        return 1
-    table = zoo_table.tabulate(sizes, trials, singles, BATCHES)
+        return sweep.end_without("No network to tabulate")
+    table = zoo_table.tabulate(sizes, sweep.trials, singles, BATCHES)
     title = f"{len(singles)} networks on {args.dataset}, one recipe, {args.epochs:g} epochs"
-    zoo_table.write(folder, table, [f"# {title}", f"`{' '.join(sweep['command'])}`", words(data)])
+    zoo_table.write(folder, table, [f"# {title}", f"`{' '.join(sweep.about['command'])}`", words(data)])
     figures.write_zoo(folder / "zoo.png", table, len(data.val), BATCHES)
-    figures.write_curves(folder / "curves.png", trials, curves, len(data.val))
+    figures.write_curves(folder / "curves.png", sweep.trials, sweep.curves, len(data.val))
     best = {f"best_{name}": float(table[name].min()) for name in ("val_error", "val_loss")}
-    tracker.close({**best, "trials": len(trials), "cores_busy": busy}, [folder / name for name in MIRRORED])
-    console.print()
-    zoo_table.show(console, table, title)
-    say(f"{len(trials)} networks in {(time.monotonic() - began) / 60:.1f} minutes; cores busy training: {busy:.0%}.")
-    summary.next_commands(console, folder, [f"{name:<16}{what}" for name, what in WRITTEN.items()], next_steps(args, folder))
+    metrics = {**best, "trials": len(sweep.trials), "cores_busy": busy}
+    sweep.tracker.close(metrics, [folder / name for name in MIRRORED])
+    sweep.console.print()
+    zoo_table.show(sweep.console, table, title)
+    sweep.say(f"{len(sweep.trials)} networks in {sweep.seconds / 60:.1f} minutes; cores busy training: {busy:.0%}.")
+    sweep.last_words(WRITTEN, [f"python sweeps/arch_sweep.py --dataset {args.dataset}    # search for better ones"])
     return 1 if broken else 0
 
 
@@ -151,14 +125,6 @@ def one_each(recipes: dict[str, TrialConfig]) -> Space:
 def words(data) -> str:
     images = ", ".join(f"{len(getattr(data, name)):,} {name}" for name in ("train", "val", "test", "unlabelled"))
     return f"Images: {images}. Val was held out; test was never used to choose anything."
-
-
-def next_steps(args: Namespace, folder) -> list[str]:
-    where = "" if args.results == ROOT / "results" else f" RESULTS={args.results}"
-    return [
-        f"make mlflow{where}    # all sweeps, in the browser",
-        f"python sweeps/arch_sweep.py --dataset {args.dataset}    # search for better ones",
-    ]
 
 
 if __name__ == "__main__":
