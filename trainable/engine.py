@@ -8,6 +8,7 @@ import math
 import os
 import platform
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -202,9 +203,11 @@ class Captured:
         try:
             with torch.cuda.graph(graph, stream=self.stream):
                 self.result = self.function(*self.inputs)
-        except RuntimeError:  # something waits for the device, or allocates outside: this network runs uncaptured
+        except RuntimeError as wrong:  # something waits for the device, or allocates outside
             torch.cuda.set_stream(before)  # a capture that fails does not leave its own
             torch.cuda.synchronize()
+            del self.inputs
+            warnings.warn(f"this network trains without a CUDA graph, more slowly: {str(wrong).splitlines()[0]}", stacklevel=2)
         else:
             self.graph = graph
 
