@@ -1,10 +1,12 @@
 import os
+import sys
 import tempfile
 
 import numpy as np
 import pytest
 import torch
 
+from trainable import errors
 from trainable.datasets import Dataset, load
 from trainable.datasets.container import nothing
 
@@ -23,6 +25,45 @@ def pytest_unconfigure(config):
 def one_thread():
     """As in a trial on a CPU; and the same numbers on any machine of a kind."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """command(main, *arguments) -> (status, what it wrote to stdout, to stderr)."""
+
+    def command(main, *arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{main.__module__.split('.')[-1]}.py", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            errors.run(main)
+        return end.value.code, *capsys.readouterr()
+
+    return command
+
+
+@pytest.fixture
+def refuses(command):
+    """refuses(main, *arguments) -> the one line it wrote to stderr; it must end with status 2."""
+
+    def refuses(main, *arguments) -> str:
+        status, _, said = command(main, *arguments)
+        assert status == 2, said
+        assert said.count("\n") == 1, said
+        assert "Traceback" not in said
+        return said
+
+    return refuses
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Where a test's own images lie."""
+    return tmp_path / "my flowers!"
+
+
+@pytest.fixture
+def data(tmp_path):
+    """In place of the project's data/."""
+    return tmp_path / "data"
 
 
 @pytest.fixture(scope="session")

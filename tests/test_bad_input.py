@@ -13,23 +13,6 @@ from trainable import datasets, engine, errors, train
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """command(main, *arguments) -> what it wrote to stderr; it must end with status 2."""
-
-    def command(main, *arguments) -> str:
-        monkeypatch.setattr(sys, "argv", [f"{main.__module__.split('.')[-1]}.py", *arguments])
-        with pytest.raises(SystemExit) as end:
-            errors.run(main)
-        said = capsys.readouterr().err
-        assert end.value.code == 2, said
-        assert said.count("\n") == 1, said
-        assert "Traceback" not in said
-        return said
-
-    return command
-
-
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -60,33 +43,33 @@ def command(monkeypatch, capsys):
         (["--address", "127.0.0.1:1"], "no Ray cluster answers at '127.0.0.1:1'"),
     ],
 )
-def test_arch_sweep(command, tmp_path, arguments, says):
-    said = command(arch_sweep.main, "--results", str(tmp_path), "--dataset", "digits-sample", *arguments)
+def test_arch_sweep(refuses, tmp_path, arguments, says):
+    said = refuses(arch_sweep.main, "--results", str(tmp_path), "--dataset", "digits-sample", *arguments)
     assert says in said
     assert said.startswith("arch_sweep.py: ")
     assert list(tmp_path.iterdir()) == [], "nothing is left behind"
 
 
-def test_a_sweep_is_not_overwritten(command, tmp_path):
+def test_a_sweep_is_not_overwritten(refuses, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "record.db").write_text("precious")
-    said = command(arch_sweep.main, "--results", str(tmp_path), "--name", "mine", "--dataset", "digits-sample")
+    said = refuses(arch_sweep.main, "--results", str(tmp_path), "--name", "mine", "--dataset", "digits-sample")
     assert "mine exists; choose another --name" in said
     assert (tmp_path / "mine" / "record.db").read_text() == "precious"
 
 
-def test_results_that_cannot_be_written(command, tmp_path):
+def test_results_that_cannot_be_written(refuses, tmp_path):
     (tmp_path / "file").write_text("")
-    assert "choose a folder that can be written" in command(arch_sweep.main, "--results", str(tmp_path / "file" / "x"), "--quick")
+    assert "choose a folder that can be written" in refuses(arch_sweep.main, "--results", str(tmp_path / "file" / "x"), "--quick")
 
 
-def test_data_that_is_not_there(command, tmp_path, monkeypatch):
+def test_data_that_is_not_there(refuses, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "DATA", tmp_path)
     (tmp_path / "digit-recognizer.zip").write_bytes(b"PK\x03\x04 cut short")
     results = str(tmp_path / "results")
-    assert "not a whole zip file" in command(arch_sweep.main, "--results", results)
+    assert "not a whole zip file" in refuses(arch_sweep.main, "--results", results)
     (tmp_path / "digit-recognizer.zip").unlink()
-    assert "digit-recognizer needs" in command(arch_sweep.main, "--results", results, "--dataset", "digit-recognizer")
+    assert "digit-recognizer needs" in refuses(arch_sweep.main, "--results", results, "--dataset", "digit-recognizer")
     assert not (tmp_path / "results").exists()
 
 
@@ -108,8 +91,8 @@ def test_data_that_is_not_there(command, tmp_path, monkeypatch):
         (["--dataset", "cifar"], "unknown dataset 'cifar'"),
     ],
 )
-def test_train(command, tmp_path, arguments, says):
-    assert says in command(train.main, "--out", str(tmp_path / "out"), *arguments)
+def test_train(refuses, tmp_path, arguments, says):
+    assert says in refuses(train.main, "--out", str(tmp_path / "out"), *arguments)
     assert not (tmp_path / "out").exists()
 
 

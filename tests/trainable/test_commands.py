@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from trainable import datasets, errors, predict, saved, train
+from trainable import datasets, predict, saved, train
 from trainable.datasets.container import all_labels
 
 FEW = ["--set", "convnet.width=8", "--set", "batch_size=16", "--threads", "1", "--device", "cpu"]
@@ -34,20 +33,6 @@ def digits(sample, tmp_path) -> Path:
     for i, row in enumerate(np.flatnonzero(sample.val.labels < 3)[:10]):
         Image.fromarray(sample.val.images[row, 0]).save(root / "unlabelled" / f"{i}.png")
     return root
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """command(main, *arguments) -> (status, what it wrote to stdout, to stderr)."""
-
-    def command(main, *arguments):
-        monkeypatch.setattr(sys, "argv", [f"{main.__module__.split('.')[-1]}.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            errors.run(main)
-        out, err = capsys.readouterr()
-        return end.value.code, out, err
-
-    return command
 
 
 def trained(command, digits, out: Path, *more) -> Path:

@@ -6,25 +6,9 @@ import re
 import numpy as np
 import pytest
 from PIL import Image
+from refusal import refused
 
 from trainable.datasets import load
-from trainable.errors import BadInput
-
-
-@pytest.fixture
-def root(tmp_path):
-    return tmp_path / "my flowers!"
-
-
-@pytest.fixture
-def data(tmp_path):
-    return tmp_path / "data"
-
-
-def refused(name, data, says):
-    with pytest.raises(BadInput, match=says) as no:
-        load(name, data)
-    assert "\n" not in str(no.value)
 
 
 def counts(dataset) -> list[int]:

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from refusal import refused
 
 from trainable.datasets import folder, images, load
 from trainable.errors import BadInput
@@ -33,22 +34,6 @@ def put(root, **files) -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
             image.save(path)
     return f"folder:{root}"
-
-
-@pytest.fixture
-def root(tmp_path):
-    return tmp_path / "my flowers!"
-
-
-@pytest.fixture
-def data(tmp_path):
-    return tmp_path / "data"
-
-
-def refused(name, data, says, **shape):
-    with pytest.raises(BadInput, match=says) as no:
-        load(name, data, **shape)
-    assert "\n" not in str(no.value)
 
 
 def counts(dataset) -> list[int]:
