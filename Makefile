@@ -25,8 +25,8 @@ $(STAMP): requirements.txt pyproject.toml
 sweep: $(STAMP) ## a whole sweep in some minutes, on the digits that come with the project
 	$(RUN) sweeps/arch_sweep.py --quick
 
-test: $(STAMP) ## all tests, real sweeps included
-	$(RUN) -m pytest
+test: $(STAMP) ## all tests, real sweeps included, two at a time
+	$(RUN) -m pytest -n 2
 
 test-fast: $(STAMP) ## the tests that take no more than a few seconds each
 	$(RUN) -m pytest -m "not full and not gpu"

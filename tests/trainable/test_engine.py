@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 
@@ -88,6 +89,17 @@ def test_a_setting_that_is_asked_for_is_taken(tiny):
         assert (plan.layout == torch.channels_last) == expected.channels_last
     with pytest.raises(BadInput, match="unknown engine setting 'fp8'; known: bf16-nhwc, fp32-nhwc"):
         engine.plan(network, tiny.in_shape, "cpu", "fp8")
+
+
+@pytest.mark.parametrize(("side", "wrong"), [(1, True), (2, True), (3, False), (28, False)])
+def test_bf16_is_not_taken_where_its_gradients_are_wrong(side, wrong):
+    """Of 2 pixels, the first convolution makes 1, which the second reads in steps of 2."""
+    network = nn.Sequential(nn.Conv2d(1, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3, 2, 1), nn.Flatten())
+    before = copy.deepcopy(network.state_dict())
+    setting = engine.plan(network, (1, side, side), "cpu", "bf16-nhwc").setting
+    assert setting == ("fp32-nhwc" if wrong or not engine._has_bf16(torch.device("cpu")) else "bf16-nhwc")
+    assert network.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_without_bf16_a_network_runs_in_fp32(monkeypatch):
