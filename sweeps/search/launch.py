@@ -32,7 +32,7 @@ class Ending:
         self.deadline = None if seconds is None else time.monotonic() + seconds
         self.asked = threading.Event()
         self.finished = threading.Event()
-        self.overdue = False
+        self.overdue = self.at_once = False
 
     def is_over(self) -> bool:
         return self.asked.is_set() or self.seconds_left() == 0
@@ -46,6 +46,7 @@ class Ending:
 
         def heard(number, frame):
             if self.asked.is_set():
+                self.at_once = True
                 raise KeyboardInterrupt
             self.asked.set()
 
@@ -75,6 +76,8 @@ class Ending:
             thread.join(1)
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self.at_once:  # the exception was swallowed where it was raised
+            raise KeyboardInterrupt
 
 
 def run_search(
