@@ -36,6 +36,7 @@ class TrialConfig:
     clip: float = 0.0  # the gradient's largest norm; 0: not clipped
     input_size: int = 0  # pixels a side that images are resized to before the network; 0: as they are
     weights: str = ""  # to start from: "torchvision", or the path of a saved network; "": none, a random start
+    accumulate: int = 1  # parts that a batch is computed in, for want of memory; BatchNorm sees them one by one
     engine: str = "auto"  # precision and memory layout: a name of engine.SETTINGS, or found by a probe
     seed: int = 0
 
@@ -51,6 +52,7 @@ class TrialConfig:
         object.__setattr__(self, "augment", {name: self.augment.get(name, 0.0) for name in AUGMENTS})
         check("epochs", self.epochs, 1e-6, 1e5)
         check("batch_size", self.batch_size, 2, 1 << 20, whole=True)  # one image has no variance
+        check("accumulate", self.accumulate, 1, self.batch_size // 2, whole=True)
         check("lr", self.lr, 0, 1e3)
         check("clip", self.clip, 0, 1e6)
         check("input_size", self.input_size, 0, 1024, whole=True)

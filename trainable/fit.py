@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainable import engine, scores
+from trainable import checkpoint, engine, scores
 from trainable.archs import build_network
 from trainable.augment import augment, mix
 from trainable.config import TrialConfig
@@ -30,6 +30,8 @@ class State:
     optimizer: torch.optim.Optimizer
     plan: engine.Plan
     images: Tensor  # to train, uint8 on the device
+    order: Tensor  # of the images in this epoch, int64
+    generator: torch.Generator  # of the order and the augmentation
     steps_per_epoch: int
     total_steps: int
     seen: tuple[str, ...]  # the datasets that have taught these weights, those they started from included
@@ -50,24 +52,28 @@ class State:
         return min(max(1, round(budget * self.steps_per_epoch)), self.total_steps)
 
 
-def fit(config: TrialConfig, data: Dataset, device: str | None = None) -> Iterator[tuple[dict, State]]:
+def fit(
+    config: TrialConfig, data: Dataset, device: str | None = None, begun: bytes | None = None
+) -> Iterator[tuple[dict, State]]:
     """Train `config` on `data.train`: an item after every optimiser step; not to ask for the next is to stop.
 
     The network is built, and the images lie on the device, before this returns. The metrics are `step`,
     `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU need not be waited for).
-    On a CPU the same configuration, seed, thread count and engine setting give the same numbers.
+    On a CPU the same configuration, seed, thread count and engine setting give the same numbers, also where the training
+    goes on from `begun`, what checkpoint.pack made of an earlier State.
 
     Raises:
-        BadInput: the weights to start from do not fit, or have seen what they must not.
+        BadInput: the weights to start from do not fit, or have seen what they must not; `begun` does not fit.
         FloatingPointError: the loss is NaN or infinite; the message says at which step.
     """
     torch.manual_seed(config.seed)
     network = build_network(config, data)
-    taught = start_from(network, config.arch, config.weights, data) if config.weights else ()
+    told = checkpoint.about(begun) if begun is not None else {}
+    taught = start_from(network, config.arch, config.weights, data) if config.weights and begun is None else ()
     refuse_leak(taught, data.name)
     if len(data.val):
         refuse_seen(taught, data.name, "val")
-    plan = engine.plan(network, data.in_shape, device, config.engine)
+    plan = engine.plan(network, data.in_shape, device, told.get("engine", config.engine))
     plan.place(network)
     # A batch larger than the data is all of the data.
     batch = min(config.batch_size, len(data.train))
@@ -80,16 +86,20 @@ def fit(config: TrialConfig, data: Dataset, device: str | None = None) -> Iterat
         optimizer=make_optimizer(config.optimizer, network, config.lr, config.momentum, config.weight_decay),
         plan=plan,
         images=images,
+        order=torch.arange(len(images), device=plan.device),
+        generator=torch.Generator(plan.device).manual_seed(config.seed),
         steps_per_epoch=steps_per_epoch,
         total_steps=max(1, round(config.epochs * steps_per_epoch)),
-        seen=after_training(data.name, taught, on_val=not len(data.val)),
+        seen=tuple(told.get("seen", ())) or after_training(data.name, taught, on_val=not len(data.val)),
     )
+    if begun is not None:
+        checkpoint.unpack(begun, state)
     return _steps(config, state, labels, batch, len(data.classes))
 
 
 def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classes: int):
     network, optimizer, plan, images = state.network, state.optimizer, state.plan, state.images
-    generator = torch.Generator(plan.device).manual_seed(config.seed)
+    generator = state.generator
     lr_factor = LR_SCHEDULES[config.lr_schedule]
     parameters = list(network.parameters())
 
@@ -97,21 +107,24 @@ def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classe
         """Augmentation, forward and backward; leaves gradients and returns the loss."""
         x = augment(plan.floats(pixels), config.augment, generator)
         x, targets = mix(x, targets, classes, config.augment, generator)
-        with plan.autocast():
-            logits = network(plan.laid_out(x))
-        loss = F.cross_entropy(logits.float(), targets, label_smoothing=config.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        return loss.detach()
+        losses = []
+        for part, wanted in zip(x.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True):
+            with plan.autocast():
+                logits = network(plan.laid_out(part))
+            loss = F.cross_entropy(logits.float(), wanted, label_smoothing=config.label_smoothing) * (len(part) / len(x))
+            loss.backward()
+            losses.append(loss.detach())
+        return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
 
     if plan.device.type == "cuda":
         learn = engine.Captured(learn, generator)
     network.train()
-    for step in range(state.total_steps):
+    for step in range(state.step, state.total_steps):
         position = step % state.steps_per_epoch
         if position == 0:
-            order = torch.randperm(len(images), generator=generator, device=plan.device)
-        chosen = order[position * batch : (position + 1) * batch]
+            state.order = torch.randperm(len(images), generator=generator, device=plan.device)
+        chosen = state.order[position * batch : (position + 1) * batch]
         loss = learn(images[chosen], labels[chosen])
         if config.clip:
             nn.utils.clip_grad_norm_(parameters, config.clip)
@@ -163,16 +176,23 @@ def _large_batch(images: Tensor | np.ndarray) -> int:
 
 
 @torch.inference_mode()
-def predict(network: nn.Module, split: Split, plan: engine.Plan, change: Callable[[Tensor], Tensor] | None = None) -> np.ndarray:
+def predict(
+    network: nn.Module,
+    split: Split,
+    plan: engine.Plan,
+    change: Callable[[Tensor], Tensor] | None = None,
+    beat: Callable[[], object] = lambda: None,
+) -> np.ndarray:
     """The network's logits for a split, float32 [n, classes]; leaves the network in the mode it was in.
 
-    `change` is applied to each batch of images first: floats in [0, 1].
+    `change` is applied to each batch of images first: floats in [0, 1]. `beat` is called before each.
     """
     training = network.training
     network.eval()
     out = []
     batch = _large_batch(split.images)
     for start in range(0, len(split), batch):
+        beat()
         images = plan.floats(torch.from_numpy(split.images[start : start + batch]))
         if change:
             images = change(images)
@@ -182,17 +202,17 @@ def predict(network: nn.Module, split: Split, plan: engine.Plan, change: Callabl
     return torch.cat(out).numpy()
 
 
-def evaluate(state: State, split: Split) -> tuple[dict, np.ndarray]:
+def evaluate(state: State, split: Split, beat: Callable[[], object] = lambda: None) -> tuple[dict, np.ndarray]:
     """The present network, settled, on a labelled split: its metrics, and its calibrated probabilities [n, classes].
 
     The metrics are `budget` (epochs), `val_loss` (cross-entropy at the best temperature), `val_error` (share) and
-    that `temperature`.
+    that `temperature`. `beat` is called now and then.
 
     Raises:
         FloatingPointError: the network answers NaN or infinity.
     """
     settle(state)
-    logits = predict(state.best_network, split, state.plan)
+    logits = predict(state.best_network, split, state.plan, beat=beat)
     if not np.isfinite(logits).all():
         raise FloatingPointError(f"the network answers NaN or infinity after {state.budget:.2f} epochs")
     temperature = scores.best_temperature(logits, split.labels)

@@ -34,7 +34,10 @@ class Muon:
             self.parts.append(torch.optim.Muon(flat, lr, momentum=momentum, adjust_lr_fn="match_rms_adamw"))
         if rest:
             self.parts.append(torch.optim.AdamW(rest, lr, betas=(momentum, 0.999), fused=True))
-        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    @property
+    def param_groups(self) -> list[dict]:
+        return [group for part in self.parts for group in part.param_groups]
 
     def step(self):
         for kernel, twin in self._twins.items():
