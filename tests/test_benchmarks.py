@@ -75,6 +75,38 @@ def test_device(tmp_path):
 
 
 @pytest.mark.full
+def test_driver(tmp_path):
+    figures = bench("driver.py", "--trials", "420", to=tmp_path / "figures.json")
+    assert set(figures) == STATED - {"batch", "repeats"} | {
+        *("n", "windows", "ratio", "ask_p99_ms", "resume_s", "kib_a_trial", "record_share", "events_a_trial", "fsync_ms"),
+        *("seconds", "met"),
+    }
+    assert [window["trials"] for window in figures["windows"]] == [[50, 200], [220, 420]]
+    for window in figures["windows"]:
+        assert 0 < window["ask_p50_ms"] <= window["ask_p99_ms"]
+        assert 0 < window["record_ms"] < window["trial_ms"]
+    assert figures["ratio"] == pytest.approx(figures["windows"][1]["trial_ms"] / figures["windows"][0]["trial_ms"])
+    assert 2 <= figures["events_a_trial"] <= 5  # one when it starts, one a rung that it reaches
+    assert 0 < figures["record_share"] < 1
+    assert figures["met"]["resume_s"] == (figures["resume_s"] <= 10)
+
+
+@pytest.mark.full
+def test_search_quality(tmp_path):
+    short = ("--seeds", "2", "--trials", "50", "--settings", "20,40 5,10")
+    figures = bench("search_quality.py", *short, to=tmp_path / "figures.json")
+    assert set(figures) == STATED - {"batch", "repeats"} | {
+        *("seeds", "trials", "at", "record", "surrogate", "found", "ask_ms", "against_whole"),
+    }
+    assert figures["at"] == [50]
+    assert set(figures["found"]) == set(figures["ask_ms"]) == {"whole", "20,40", "5,10", "random"}
+    assert figures["surrogate"]["r2"] > 0.3  # it says something
+    for way, (difference,) in figures["against_whole"].items():
+        pairs = zip(figures["found"][way], figures["found"]["whole"], strict=True)
+        assert difference[0] == pytest.approx(sum(ours[0] - whole[0] for ours, whole in pairs) / 2)
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["engine.py", "device.py"])
 def test_bad_input(name):
     command = [sys.executable, str(BENCHMARKS / name), "--archs", "convnet,nonsense"]

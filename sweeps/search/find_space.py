@@ -5,7 +5,7 @@ from pathlib import Path
 
 import optuna
 
-from sweeps.search.searcher import draw_config
+from sweeps.search.draw import draw_config
 from sweeps.search.space import SPACES, Space
 from trainable.errors import BadInput
 

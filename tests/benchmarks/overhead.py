@@ -38,10 +38,11 @@ def curve(config: dict, rung: int) -> float:
 
 def ours(trials: int, folder: Path) -> float:
     from sweeps.search.cluster import cluster
+    from sweeps.search.draw import SEARCHERS
     from sweeps.search.launch import Ending, run_search
     from sweeps.search.record import Record
     from sweeps.search.scheduler import Asha, rungs
-    from sweeps.search.searcher import SEARCHERS, Search
+    from sweeps.search.searcher import Search
     from sweeps.search.space import SPACES
     from sweeps.show.tracking import Tracker
     from trainable.datasets import load
@@ -60,12 +61,12 @@ def ours(trials: int, folder: Path) -> float:
         began = time.monotonic()
         tracker = Tracker(f"sqlite:///{folder / 'mlflow.db'}", folder, "overhead", "ours", {}, sys.exit)
         record = Record(folder / "record.db", (tracker,))
-        sampler, scheduler = SEARCHERS["tpe"](0), Asha()
+        sampler, scheduler = SEARCHERS["tpe"], Asha()
         search = Search(SPACES["quick"], record, sampler=sampler, scheduler=scheduler, rungs=rungs(EPOCHS), trials=trials)
         run_search(search, data, places, Ending(None), folder, trainable=Nothing)
         record.close()
         tracker.close({}, [], patience=600)
-        assert len(search.study.trials) == trials, "not every trial ran"
+        assert search.started == trials, "not every trial ran"
         return time.monotonic() - began
 
 

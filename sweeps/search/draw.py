@@ -1,0 +1,45 @@
+"""SEARCHERS, and how a configuration is drawn from a space."""
+
+import numpy as np
+import optuna
+
+from sweeps.search.space import Space
+from sweeps.search.tpe import Tpe
+from trainable.config import TrialConfig
+from trainable.errors import BadInput
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+# Each makes an Optuna sampler from a seed.
+SEARCHERS = {
+    "tpe": Tpe,
+    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
+}
+
+
+def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
+    """Draw from a space; `fixed` are fields that are not its to choose.
+
+    Raises:
+        BadInput: the space raised, or returned something that is no TrialConfig.
+    """
+    try:
+        drawn = space.draw(trial)
+        if not isinstance(drawn, dict):
+            raise BadInput(f"returned {type(drawn).__name__}, not a dict")
+        return TrialConfig.from_flat({**drawn, **fixed})
+    except Exception as wrong:
+        raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+
+
+def first_configs(space: Space) -> list[TrialConfig]:
+    """What a search would begin with: the space's starting points, or three draws where it has none."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    for point in space.start:
+        study.enqueue_trial(point)
+    return [draw_config(space, study.ask()) for _ in space.start or range(3)]
+
+
+def seed_of(seed: int, number: int) -> int:
+    """Of the sampler that draws a trial: every trial its own."""
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
