@@ -90,5 +90,6 @@ def why_none(trials: pd.DataFrame) -> str:
     """What the trials of a sweep that left no network have in common."""
     if trials.empty:
         return "The time was over before the first; give more."
-    reason, count = next(trials["reason"].value_counts().items())
-    return f"{count} of them: {reason}"
+    alike = trials["reason"].str.replace(r"\d[\d.]*", "", regex=True)  # the same at another step is the same
+    common, count = next(alike.value_counts().items())
+    return f"{count} of them: {trials['reason'][alike == common].iloc[0]}"

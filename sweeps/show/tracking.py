@@ -28,20 +28,37 @@ class Tracker:
         artifacts: the folder for a new experiment's artifacts; None: the server's own place.
         about: the parent run's parameters.
         warn: called at most once, with one line.
+        past: of a sweep that is resumed, the trials and rungs that the record has already; what the mirror lacks of them
+            is written first.
     """
 
-    def __init__(self, uri: str, artifacts: Path | None, experiment: str, sweep: str, about: dict, warn: Callable[[str], None]):
+    def __init__(
+        self,
+        uri: str,
+        artifacts: Path | None,
+        experiment: str,
+        sweep: str,
+        about: dict,
+        warn: Callable[[str], None],
+        past: tuple[list[dict], list[dict]] | None = None,
+    ):
         self.uri, self.artifacts, self.experiment, self.sweep = uri, artifacts, experiment, sweep
         self.about, self.warn = about, warn
+        self.resumed = past is not None
+        trials, rungs = past or ((), ())
+        self.past = {trial["number"]: (trial, []) for trial in trials}
+        for rung in rungs:
+            self.past[rung["number"]][1].append(rung)
         self.events: queue.SimpleQueue[dict] = queue.SimpleQueue()
         self.closing = threading.Event()
+        self.warned = threading.Lock()  # taken by the first warning, which may come from either thread
         self.runs: dict[int, str] = {}
         self.thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
         self.thread.start()
 
     def __call__(self, event: dict):
         if self.thread.is_alive():
-            self.events.put({**event, "at": time.time()})
+            self.events.put(event)
 
     def close(self, metrics: dict[str, float], files: list[Path], patience: float = 30.0):
         """Write what is left, then the sweep's own metrics and files; wait at most `patience` seconds."""
@@ -49,30 +66,89 @@ class Tracker:
         self.closing.set()
         self.thread.join(patience)
         if self.thread.is_alive():
-            self.warn(f"MLflow at {self.uri} takes too long; its mirror of this sweep is not whole")
+            self._warn(f"MLflow at {self.uri} takes too long; its mirror of this sweep is not whole")
+
+    def _warn(self, what: str):
+        if self.warned.acquire(blocking=False):
+            self.warn(what)
 
     def _work(self):
         try:
             self._mirror()
         except Exception as wrong:
-            self.warn(f"no MLflow mirror of this sweep: {type(wrong).__name__}: {str(wrong).splitlines()[0][:200]}")
+            said = str(wrong).partition("\n")[0][:200]
+            self._warn(f"no MLflow mirror of this sweep: {type(wrong).__name__}: {said}")
 
     def _mirror(self):
         # Imported here: it takes seconds, and the search need not wait for them.
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        self.client = MlflowClient(self.uri)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # with tracebacks; `warn` says what is wrong
+        # MLflow waits 20 s for a locked SQLite, but while it reads the schema only SQLAlchemy's 5 s.
+        patient = "?timeout=20" if self.uri.startswith("sqlite:") and "?" not in self.uri else ""
+        self.client = MlflowClient(self.uri + patient)
         found = self.client.get_experiment_by_name(self.experiment)
         place = self.artifacts and self.artifacts.resolve().as_uri()
         self.home = found.experiment_id if found else self.client.create_experiment(self.experiment, place)
-        self.parent = self._run(self.sweep, {"sweep": self.sweep}, time.time())
-        self._log(self.parent, params=self.about)
+        there = self._there()
+        if None in there:
+            self.parent = there[None].info.run_id
+            self.client.update_run(self.parent, "RUNNING")
+        else:
+            self.parent = self._run(self.sweep, {"sweep": self.sweep}, time.time())
+        if None not in there or not there[None].data.params:  # MLflow may have failed between the run and its parameters
+            self._log(self.parent, params=self.about)
+        for number in self.past:
+            self._mend(number, there.get(number))
         ended = False
         while not ended:
             self.closing.wait(PAUSE)
             ended = self._flush()
+
+    def _there(self) -> dict[int | None, object]:
+        """This sweep's runs that MLflow has, by trial; None: the parent."""
+        runs, page = {}, None
+        while self.resumed and (page is None or page):
+            found = self.client.search_runs([self.home], f"tags.sweep = '{self.sweep}'", max_results=1000, page_token=page)
+            for run in found:
+                trial = run.data.tags.get("trial")
+                runs[None if trial is None else int(trial)] = run
+            page = found.token or ""
+        return runs
+
+    def _mend(self, number: int, run):
+        """Bring a trial's run, or None, to what the record says."""
+        trial, rungs = self.past[number]
+        ends = [{**trial, "kind": "trial_ended", "at": trial["ended"]}] if trial["ended"] else []
+        written = {}
+        if run:
+            self.runs[number] = run.info.run_id
+            if run.data.tags.get("mlflow.parentRunId") != self.parent:
+                self._log(self.runs[number], tags={"mlflow.parentRunId": self.parent})
+            # The time, for a trial can be interrupted twice. It is written last: all else is there too.
+            if ends and run.info.status != "RUNNING" and run.info.end_time == int(trial["ended"] * 1000):
+                return
+            if not run.data.params:
+                self._log(self.runs[number], params=trial["config"])
+            written = {m.step: m.timestamp for m in self.client.get_metric_history(self.runs[number], "val_loss")}
+            if not written.items() <= {rung["rung"]: int(rung["at"] * 1000) for rung in rungs}.items():
+                # A result between two rungs, forgotten by the record while MLflow was away.
+                self.client.delete_run(self.runs[number])
+                run, written = None, {}
+        missing = [{**rung, "kind": "rung"} for rung in rungs if rung["rung"] not in written]
+        self._write(number, [*([] if run else [_started(trial)]), *missing, *ends])
+
+    def _go_on(self, number: int):
+        """A trial runs again. What it had between two rungs is forgotten, which MLflow can do only with the whole run."""
+        trial, rungs = self.past.get(number, (None, []))
+        if any(rung["partial"] for rung in rungs):
+            self.client.delete_run(self.runs[number])
+            whole = [{**rung, "kind": "rung"} for rung in rungs if not rung["partial"]]
+            self.past[number] = trial, whole
+            self._write(number, [_started(trial), *whole])
+        self.client.update_run(self.runs[number], "RUNNING")
+        self._log(self.runs[number], tags={"state": "running", "reason": ""})
 
     def _flush(self) -> bool:
         """Write what has been heard so far, a batch a trial; whether the sweep has ended."""
@@ -104,6 +180,8 @@ class Tracker:
                 name = f"{number:03d} {event['config']['arch']}"
                 self.runs[number] = self._run(name, ties, event["at"])
                 params = event["config"]
+            elif event["kind"] == "trial_restarted":
+                self._go_on(number)
             elif event["kind"] == "rung":
                 at = int(event["at"] * 1000)
                 numbers = {name: value for name, value in event["metrics"].items() if name != "engine"}
@@ -128,3 +206,7 @@ class Tracker:
         tags = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
         if metrics or params or tags:
             self.client.log_batch(run, list(metrics), params, tags)
+
+
+def _started(trial: dict) -> dict:
+    return {"kind": "trial_started", "number": trial["number"], "config": trial["config"], "at": trial["started"]}

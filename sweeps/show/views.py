@@ -13,7 +13,12 @@ from trainable.archs import ARCHS
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row a trial, with its last metrics and its configuration, and a row a rung."""
     trials, rungs = read(folder / "record.db")
-    curves = pd.DataFrame([{"trial": r["number"], "rung": r["rung"], "at": r["at"], **r["metrics"]} for r in rungs])
+    curves = pd.DataFrame(
+        [
+            {"trial": r["number"], "rung": r["rung"], "partial": bool(r["partial"]), "at": r["at"], "t": r["t"], **r["metrics"]}
+            for r in rungs
+        ]
+    )
     last = {r["number"]: r["metrics"] for r in rungs}
     rows = []
     for trial in trials:
@@ -28,7 +33,8 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "family": ARCHS[trial["config"]["arch"]].family,
                 **metrics,
                 "started": trial["started"],
-                "seconds": (trial["ended"] or trial["started"]) - trial["started"],
+                "t": trial["t"],
+                "seconds": (trial["t_ended"] or trial["t"]) - trial["t"],
                 "train_s": trial["train_s"],
                 "eval_s": trial["eval_s"],
                 **trial["config"],
@@ -58,6 +64,5 @@ def busy(trials: pd.DataFrame, slots: int) -> float:
     evaluation steps; 0 without trials."""
     if trials.empty:
         return 0.0
-    ended = trials["started"] + trials["seconds"]
-    span = ended.max() - trials["started"].min()
+    span = (trials["t"] + trials["seconds"]).max() - trials["t"].min()
     return float((trials["train_s"] + trials["eval_s"]).sum() / max(1e-9, slots * span))

@@ -1,12 +1,7 @@
 import io
-import os
 import re
-import socket
-import subprocess
-import sys
 import time
 
-import mlflow
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -14,7 +9,6 @@ from rich.console import Console
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record
 from sweeps.show import summary, views
-from sweeps.show.tracking import Tracker
 from trainable.config import TrialConfig
 
 CONFIG = TrialConfig().flat()
@@ -32,111 +26,13 @@ METRICS = {
 def play(record: Record):
     """Three trials: one complete, one stopped, one failed before its first rung."""
     for number in range(3):
-        record.trial_started(number, CONFIG, {})
+        record.trial_started(number, CONFIG, {}, {})
     record.rung(0, 0, METRICS, {})
     record.rung(1, 0, {**METRICS, "val_loss": 0.3}, {})
-    record.trial_ended(1, "stopped", "place 2 of 2", 8.0, 1.0)
+    record.trial_ended(1, "stopped", "place 2 of 2", {"train_s": 8.0, "eval_s": 1.0})
     record.rung(0, 1, {**METRICS, "val_loss": 0.1, "val_error": 0.0123, "budget": 4.0, "train_s": 16.0}, {})
-    record.trial_ended(2, "failed", "ValueError: no", 0.0, 0.0)
-    record.trial_ended(0, "complete", "", 16.0, 1.0)
-
-
-def runs_of(uri: str, experiment: str) -> pd.DataFrame:
-    mlflow.set_tracking_uri(uri)
-    return mlflow.search_runs(experiment_names=[experiment])
-
-
-def check_mirror(uri: str):
-    runs = runs_of(uri, "digits")
-    parent = runs[runs["tags.mlflow.parentRunId"].isna()]
-    children = runs[runs["tags.mlflow.parentRunId"] == parent["run_id"].item()].sort_values("tags.trial")
-    assert len(runs) == 4
-    assert parent["status"].item() == "FINISHED"
-    assert parent["metrics.val_error"].item() == 0.01
-    assert parent["params.space"].item() == "quick"
-    assert children["status"].tolist() == ["FINISHED", "KILLED", "FAILED"]
-    assert children["tags.state"].tolist() == ["complete", "stopped", "failed"]
-    assert children["tags.reason"].tolist() == ["", "place 2 of 2", "ValueError: no"]
-    assert children["params.arch"].tolist() == ["convnet"] * 3
-    history = mlflow.MlflowClient(uri).get_metric_history(children["run_id"].iloc[0], "val_loss")
-    assert [(m.step, m.value) for m in history] == [(0, 0.2), (1, 0.1)]
-
-
-def test_mlflow_mirror(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    uri, warnings = f"sqlite:///{tmp_path / 'mlflow.db'}", []
-    tracker = Tracker(uri, tmp_path / "artifacts", "digits", "a sweep", {"space": "quick"}, warnings.append)
-    record = Record(tmp_path / "record.db", (tracker,))
-    play(record)
-    artifact = tmp_path / "ensemble.json"
-    artifact.write_text("{}")
-    tracker.close({"val_error": 0.01}, [artifact])
-    assert warnings == []
-    check_mirror(uri)
-    assert len(list((tmp_path / "artifacts").rglob("ensemble.json"))) == 1
-    assert list(tmp_path.rglob("mlruns")) == []
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def test_mlflow_away_at_the_start(tmp_path):
-    warnings = []
-    began = time.monotonic()
-    tracker = Tracker(f"http://127.0.0.1:{free_port()}", None, "digits", "a sweep", {}, warnings.append)
-    record = Record(tmp_path / "record.db", (tracker,))
-    play(record)
-    tracker.close({}, [])
-    assert time.monotonic() - began < 30
-    assert len(warnings) == 1
-    assert "no MLflow mirror of this sweep" in warnings[0]
-    assert len(views.tables(tmp_path)[0]) == 3, "the record has everything"
-
-
-@pytest.mark.full
-def test_mlflow_server_stopped_in_the_middle(tmp_path):
-    """faults 18: a real server, there at first and then gone."""
-    port = free_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
-               "--artifacts-destination", str(tmp_path / "artifacts"), "--port", str(port), "--workers", "1"]  # fmt: skip
-    quiet = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(command, env=quiet, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    try:
-        wait_for(port)
-        uri, warnings = f"http://127.0.0.1:{port}", []
-        tracker = Tracker(uri, None, "digits", "a sweep", {"space": "quick"}, warnings.append)
-        record = Record(tmp_path / "record.db", (tracker,))
-        play(record)
-        tracker.close({"val_error": 0.01}, [])
-        assert warnings == []
-        check_mirror(uri)
-
-        tracker = Tracker(uri, None, "digits", "another", {}, warnings.append)
-        until = time.monotonic() + 30
-        while len(runs_of(uri, "digits")) < 5 and time.monotonic() < until:
-            time.sleep(0.2)
-        os.killpg(server.pid, 9)
-        server.wait()
-        record = Record(tmp_path / "record2.db", (tracker,))
-        play(record)
-        tracker.close({}, [])
-        assert len(warnings) == 1
-    finally:
-        if server.poll() is None:
-            os.killpg(server.pid, 9)
-
-
-def wait_for(port: int):
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        with socket.socket() as s:
-            if s.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.2)
-    raise TimeoutError(f"nothing listens on port {port}")
+    record.trial_ended(2, "failed", "ValueError: no")
+    record.trial_ended(0, "complete", "", {"train_s": 16.0, "eval_s": 1.0})
 
 
 def test_tables(tmp_path):
@@ -152,7 +48,7 @@ def test_tables(tmp_path):
 
 
 def test_busy():
-    trials = pd.DataFrame({"started": [100.0, 101.0], "seconds": [10.0, 9.0], "train_s": [6.0, 8.0], "eval_s": [1.0, 0.0]})
+    trials = pd.DataFrame({"t": [100.0, 101.0], "seconds": [10.0, 9.0], "train_s": [6.0, 8.0], "eval_s": [1.0, 0.0]})
     assert views.busy(trials, slots=2) == pytest.approx(15 / 20)
 
 
@@ -195,7 +91,7 @@ def test_a_running_trial_is_shown(tmp_path):
     progress = Progress(Console(file=io.StringIO()), 1, lambda: None, lambda: False, None)
     assert progress.line().startswith("no result yet")
     record = Record(tmp_path / "record.db", (progress,))
-    record.trial_started(0, CONFIG, {})
+    record.trial_started(0, CONFIG, {}, {})
     time.sleep(0.2)
     progress.beat({0: (0.73, 0.1, 0.05)})
     assert progress.line().startswith("1 running · now 0 convnet 0.7 epochs")
