@@ -18,6 +18,7 @@ from rich.table import Table
 from tqdm import tqdm
 
 from trainable import files, saved, scores
+from trainable.again import COMPARED, Comparison, recorded
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
 from trainable.datasets import DATASETS, default_dataset, known, load
@@ -30,12 +31,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main():
     args = parse(sys.argv[1:])
-    config = configure(args)
+    config = args.trial.config if args.trial else configure(args)
     data = load(args.dataset, image_size=args.image_size)
+    if args.trial and data.fingerprint != args.trial.fingerprint:
+        raise BadInput(f"--trial: {data.name} is not what the sweep had: its fingerprint is another; bring the data back")
     if args.all_labels:
         data = all_labels(data)
     if args.threads:
         torch.set_num_threads(args.threads)
+    comparison = Comparison(args.trial) if args.trial else None
     steps = fit(config, data, args.device)
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # complain before the training, not after it
@@ -44,7 +48,7 @@ def main():
     print(f"{config.arch} on {data.name} ({args.why}): {len(data.train):,} images to train, {len(data.val):,} to choose (val).")
 
     began = time.monotonic()
-    curve, state = follow(steps, config, data)
+    curve, state = follow(steps, config, data, comparison)
     seconds = time.monotonic() - began
     report = {**(curve[-1] if curve else {"budget": state.budget}), "seconds": round(seconds, 3)}
     if len(data.test):
@@ -55,6 +59,8 @@ def main():
     if args.plot and curve:
         plot(args.out / "curves.png", curve, f"{config.arch} on {data.name}")
     show(report, state, config, data)
+    if comparison:
+        compare(comparison)
     written = [saved.WEIGHTS, saved.CONFIG, *(["curves.png"] if args.plot and curve else [])]
     print(f"Saved in {args.out}: {', '.join(written)}.")
     if len(data.unlabelled) or len(data.test):
@@ -84,20 +90,37 @@ def parse(arguments: list[str]) -> Namespace:
         metavar="KEY=VALUE",
         help="any other field of a TrialConfig (trainable/config.py) or knob of the architecture; repeatable",
     )
+    p.add_argument("--trial", metavar="SWEEP/NUMBER", help="train that trial of a sweep again, and compare the numbers")
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
+    p.add_argument("--results", help="where sweeps lie, for --trial (default: results/ of the project)")
     p.add_argument("--plot", action="store_true", help="draw the learning curves into curves.png")
     p.add_argument("--out", help="the folder to save in (default: networks/<arch>-<seed>, with a number where that is taken)")
     args = p.parse_args(arguments)
     if args.plot and args.all_labels:
         raise BadInput("--plot draws the error on val, and --all-labels leaves no val; leave one of them out")
     args.why = "asked for"
+    if args.trial:
+        again(args, arguments)
     if args.dataset is None:
         args.dataset, args.why = default_dataset()
     if args.device:
         check_device(args.device)
     args.out = free_folder(args.out, ROOT / "networks" / f"{args.arch}-{args.seed}")
     return args
+
+
+def again(args: Namespace, arguments: list[str]):
+    """What is asked for is a trial's; raises BadInput where something else is asked for too."""
+    own = ("--trial", "--out", "--device", "--threads", "--plot", "--results")
+    other = [flag.partition("=")[0] for flag in arguments if flag.startswith("--") and flag.partition("=")[0] not in own]
+    if other:
+        raise BadInput(f"{other[0]}: --trial says what is trained; leave it out")
+    args.trial = recorded(args.trial, Path(args.results or ROOT / "results"))
+    args.dataset, args.image_size, args.why = args.trial.dataset, args.trial.image_size, f"trial {args.trial.name}"
+    args.arch, args.seed = args.trial.config.arch, args.trial.config.seed
+    args.threads = args.threads or args.trial.threads
+    args.out = args.out or free_folder(None, ROOT / "networks" / args.trial.name)
 
 
 def free_folder(asked: str | None, default: Path) -> Path:
@@ -139,19 +162,24 @@ def check_device(name: str):
         raise BadInput(f"--device {name} is not to be had here; this machine has {', '.join(['cpu', *has])}") from wrong
 
 
-def follow(steps, config: TrialConfig, data: Dataset) -> tuple[list[dict], State]:
-    """Train to the end under a progress bar; the metrics after every epoch (none without val), and the state."""
+def follow(steps, config: TrialConfig, data: Dataset, comparison: Comparison | None = None) -> tuple[list[dict], State]:
+    """Train to the end under a progress bar; the metrics after every epoch (none without val), and the state.
+
+    With a `comparison` it is over, and evaluated, where the trial was.
+    """
     curve, losses = [], []
     form = "{l_bar}{bar}| {n:.2f}/{total:g} epochs [{elapsed}<{remaining}{postfix}]"
     with tqdm(total=config.epochs, unit="epoch", bar_format=form) as bar:
         began = time.monotonic()
         for metrics, state in steps:
             losses.append(metrics["loss"])
+            if comparison and comparison.see(metrics, state, data):
+                return comparison.now, state
             bar.update(min(round(metrics["budget"], 3), config.epochs) - bar.n)  # whole batches may end later
             if state.step % 10 == 0:
                 speed = state.step * len(data.train) / state.steps_per_epoch / (time.monotonic() - began)
                 bar.set_postfix_str(f"loss {metrics['loss']:.3f}, {speed:,.0f} images/s", refresh=False)
-            if state.step == state.total_steps or state.step % state.steps_per_epoch == 0:
+            if not comparison and (state.step == state.total_steps or state.step % state.steps_per_epoch == 0):
                 train_loss = torch.stack(losses).mean().item()
                 losses.clear()
                 if len(data.val):
@@ -182,6 +210,20 @@ def show(report: dict, state: State, config: TrialConfig, data: Dataset):
     for name, value in rows.items():
         table.add_row(name, value)
     (Console() if sys.stdout.isatty() else Console(width=110)).print(table)
+
+
+def compare(comparison: Comparison):
+    """The numbers of the record beside those of now."""
+    table = Table(title=f"Trial {comparison.trial.name}: recorded, and now", title_justify="left")
+    table.add_column("epochs", justify="right")
+    for name in COMPARED:
+        for when in ("then", "now"):
+            table.add_column(f"{name} {when}", justify="right")
+    for then, now in zip(comparison.trial.rungs, comparison.now, strict=True):
+        cells = (f"{side[name]:.6f}" if name in side else "-" for name in COMPARED for side in (then, now))
+        table.add_row(f"{then['budget']:.2f}", *cells)
+    (Console() if sys.stdout.isatty() else Console(width=110)).print(table)
+    print(comparison.verdict())
 
 
 def plot(path: Path, curve: list[dict], title: str):

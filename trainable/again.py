@@ -1,0 +1,131 @@
+"""Train a trial of a sweep again, and compare: is what the record says what comes out?"""
+
+import json
+import platform
+import sqlite3
+import subprocess
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from trainable.config import TrialConfig
+from trainable.errors import BadInput
+from trainable.fit import State, evaluate
+
+COMPARED = ("val_error", "val_loss", "train_loss")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A trial as the record has it."""
+
+    name: str  # <sweep>-<number>
+    config: TrialConfig  # with the engine's setting that was found for it
+    rungs: list[dict]  # the metrics, in order
+    dataset: str
+    image_size: int | None
+    fingerprint: str
+    threads: int
+    versions: dict[str, str]
+    commit: str | None
+
+
+def recorded(asked: str, results: Path) -> Recorded:
+    """The trial `asked` for: SWEEP/NUMBER, where SWEEP is a sweep's name under `results` or its folder.
+
+    Raises:
+        BadInput: there is none, or it never reached a rung.
+    """
+    sweep, _, number = asked.rstrip("/").rpartition("/")
+    folder = next((f for f in (Path(sweep), results / sweep) if sweep and (f / "record.db").is_file()), None)
+    if folder is None or not number.isdigit():
+        raise BadInput(
+            f"--trial {asked}: write SWEEP/NUMBER, where SWEEP is a folder with a record.db, or its name under {results}"
+        )
+    try:
+        db = sqlite3.connect(f"{(folder / 'record.db').resolve().as_uri()}?mode=ro", uri=True)
+        found = db.execute("SELECT config FROM trials WHERE number = ?", (int(number),)).fetchone()
+        last = db.execute("SELECT max(number) FROM trials").fetchone()[0]
+        rungs = [json.loads(m) for (m,) in db.execute("SELECT metrics FROM rungs WHERE number = ? ORDER BY rung", (int(number),))]
+        about = json.loads(db.execute("SELECT about FROM drivers ORDER BY id DESC").fetchone()[0])
+        db.close()
+    except (sqlite3.DatabaseError, TypeError, ValueError) as wrong:
+        raise BadInput(f"--trial {asked}: {folder / 'record.db'} cannot be read ({wrong})") from wrong
+    if found is None:
+        raise BadInput(f"--trial {asked}: that sweep has the trials 0 to {last}")
+    if not rungs:
+        raise BadInput(f"--trial {asked}: it ended before its first rung, so there is nothing to compare with")
+    config = replace(TrialConfig.from_flat(json.loads(found[0])), engine=rungs[-1]["engine"])
+    arguments = about["arguments"]
+    return Recorded(
+        name=f"{folder.resolve().name}-{number}",
+        config=config,
+        rungs=rungs,
+        dataset=arguments["dataset"],
+        image_size=arguments.get("image_size"),
+        fingerprint=about["data"]["fingerprint"],
+        threads=arguments["cpus_per_trial"],
+        versions=about["versions"],
+        commit=about["commit"],
+    )
+
+
+class Comparison:
+    """Evaluates a training at the recorded rungs, as the trial was."""
+
+    def __init__(self, trial: Recorded):
+        self.trial = trial
+        self.now: list[dict] = []
+        self.losses: list[torch.Tensor] = []
+
+    def see(self, metrics: dict, state: State, data) -> bool:
+        """Take a step of the training; whether it has reached all that is recorded."""
+        self.losses.append(metrics["loss"])
+        while len(self.now) < len(self.trial.rungs) and state.step >= state.steps_at(self.trial.rungs[len(self.now)]["budget"]):
+            found = evaluate(state, data.val)[0]
+            if self.losses:
+                found["train_loss"] = torch.stack(self.losses).float().mean().item()
+            self.losses = []
+            self.now.append(found)
+        return len(self.now) == len(self.trial.rungs)
+
+    @property
+    def largest_difference(self) -> float:
+        """Of any figure at any rung."""
+        pairs = zip(self.trial.rungs, self.now, strict=True)
+        return max(abs(then[name] - now[name]) for then, now in pairs for name in COMPARED if name in then and name in now)
+
+    def verdict(self) -> str:
+        """In one line: whether the numbers match, and within what."""
+        difference = self.largest_difference
+        if difference == 0:
+            return "The numbers are those of the record, to the last bit."
+        other = self._differences()
+        why = f"; not as then: {', '.join(other)}" if other else "; the device, its load or a library's choices are not as then"
+        return f"The numbers are not exactly those of the record: the largest difference is {difference:.2g}{why}."
+
+    def _differences(self) -> list[str]:
+        """What is not as it was when the trial was tried."""
+        out = []
+        for name, then in self.trial.versions.items():
+            try:
+                now = platform.python_version() if name == "python" else version(name)
+            except PackageNotFoundError:
+                now = "absent"
+            if now != then:
+                out.append(f"{name} {now} (was {then})")
+        now = commit(Path(__file__).resolve().parents[1])
+        if now != self.trial.commit:
+            out.append(f"commit {now} (was {self.trial.commit})")
+        return out
+
+
+def commit(folder: Path) -> str | None:
+    """What git says of the code, with -dirty where it was changed; None where there is no git."""
+    try:
+        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=folder, capture_output=True, text=True)
+    except OSError:
+        return None
+    return git.stdout.strip() or None
