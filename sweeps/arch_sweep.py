@@ -12,11 +12,13 @@ from pathlib import Path
 from sweeps.arguments import parse
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
+from sweeps.resume import Before, check_space
 from sweeps.search.cluster import cluster, gpu_share
+from sweeps.search.draw import SEARCHERS, first_configs
 from sweeps.search.find_space import find_space
-from sweeps.search.launch import Ending, run_search
+from sweeps.search.launch import Ending
 from sweeps.search.scheduler import SCHEDULERS, rungs
-from sweeps.search.searcher import SEARCHERS, Search, first_configs
+from sweeps.search.searcher import Search
 from sweeps.show import figures, summary
 from sweeps.sweep import Sweep
 from trainable.errors import run
@@ -35,29 +37,39 @@ MIRRORED = ("ensemble.json", "submission.csv", "curves.png")  # in MLflow too
 
 
 def main() -> int:
-    args = parse(sys.argv[1:])
+    args, earlier = parse(sys.argv[1:])
     space, budgets = find_space(args.space), rungs(args.max_epochs)
-    sweep = Sweep(args)
-    ending = Ending(args.time_budget and max(1.0, args.time_budget - sweep.seconds))
+    if earlier:
+        check_space(earlier, space)
+        if nothing_left(args, earlier):
+            more = f"--trials above {len(earlier.trials)}, or a longer --time-budget"
+            print(f"Sweep {args.name} is done. To go on with it, give {more}.")
+            return 0
+    sweep = Sweep(args, earlier)
+    spent = earlier.seconds if earlier else sweep.seconds
+    ending = Ending(args.time_budget and max(0.0, args.time_budget - spent))
     with cluster(*sweep.machines, measure=lambda: gpu_share(first_configs(space), sweep.data, sweep.say)) as places:
         where = f"{places.slots} trials at a time on {places.words}"
         sweep.say(f"Sweep {sweep.folder.name}: {where}, compared at {_list(budgets)} epochs.")
-        with sweep.recording(places, ending, args.trials) as (record, progress):
+        with sweep.recording(places, ending, args.trials) as record:
+            if args.warm_start and not earlier:
+                sweep.learn(space)
             search = Search(
                 space,
                 record,
-                sampler=SEARCHERS[args.searcher](args.seed),
+                sampler=SEARCHERS[args.searcher],
                 scheduler=SCHEDULERS[args.scheduler](),
                 rungs=budgets,
                 metric=args.metric,
                 trials=args.trials,
                 seed=args.seed,
                 is_over=ending.is_over,
+                again=earlier.lost() if earlier else (),
             )
-            broken = run_search(search, sweep.data, places, ending, sweep.folder, tell=progress.beat)
+            broken = sweep.search(search, places, ending)
         if broken:
             sweep.say(broken)
-        sweep.say(f"Searched for {sweep.seconds / 60:.1f} minutes; now the best networks are combined.")
+        sweep.say(f"Searched for {record.t / 60:.1f} minutes; now the best networks are combined.")
         methods = [args.ensemble] if args.ensemble else list(ENSEMBLES)
         ensemble = combine(sweep.folder, sweep.data, methods, places)
 
@@ -67,11 +79,23 @@ def main() -> int:
     trials, val = sweep.trials, len(sweep.data.val)
     figures.write_curves(sweep.folder / "curves.png", trials, sweep.curves, val)
     sweep.tracker.close(sweep_metrics(ensemble, len(trials), busy), [sweep.folder / name for name in MIRRORED])
+    if not broken:
+        sweep.phase_done("combine", MIRRORED)
     sweep.console.print()
     summary.show(sweep.console, trials, ensemble, {"val": val})
-    sweep.say(f"{len(trials)} trials in {sweep.seconds / 60:.1f} minutes; cores busy training: {busy:.0%}.")
+    sweep.say(f"{len(trials)} trials in {record.t / 60:.1f} minutes; cores busy training: {busy:.0%}.")
     sweep.last_words(WRITTEN, next_steps(args, sweep.folder))
     return 1 if broken else 0
+
+
+def nothing_left(args: Namespace, earlier: Before) -> bool:
+    """Whether a sweep that is resumed has been searched and combined to its end."""
+    if not earlier.done("combine") or earlier.lost():
+        return False
+    if args.time_budget and earlier.seconds >= args.time_budget:
+        return True
+    cut = any(trial["state"] in ("running", "interrupted") for trial in earlier.trials)
+    return not cut and args.trials is not None and len(earlier.trials) >= args.trials
 
 
 def _list(budgets: list[float]) -> str:

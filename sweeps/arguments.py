@@ -1,12 +1,14 @@
 """What was asked of arch_sweep.py."""
 
-import re
 from argparse import Namespace
+from pathlib import Path
 
 from sweeps.choose.combine import ENSEMBLES
-from sweeps.flags import add_shared, settle
+from sweeps.flags import add_shared, check_name, results_folder, seconds, settle
+from sweeps.resume import Before, before, merged
+from sweeps.search.draw import SEARCHERS
 from sweeps.search.scheduler import SCHEDULERS
-from sweeps.search.searcher import METRICS, SEARCHERS
+from sweeps.search.searcher import METRICS
 from sweeps.search.space import SPACES
 from trainable.errors import BadInput, Parser, lookup, positive
 
@@ -14,8 +16,30 @@ DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
 QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
 
 
-def parse(arguments: list[str]) -> Namespace:
-    """Raises BadInput for what cannot be meant."""
+def parse(arguments: list[str]) -> tuple[Namespace, Before | None]:
+    """What was asked, and what there is of the sweep already where one is resumed.
+
+    Raises:
+        BadInput: what cannot be meant.
+    """
+    p = _parser()
+    args = p.parse_args(arguments)
+    if args.resume:
+        return _resumed(args, _given(p, arguments))
+    preset = QUICK if args.quick else DEFAULTS
+    if args.quick and args.dataset is None:
+        args.why = "the quick sweep's"
+    for name, value in preset.items():
+        if getattr(args, name) is None and (name != "time_budget" or not args.trials):
+            setattr(args, name, value)
+    settle(args)
+    _check(args)
+    if args.warm_start:
+        check_name("warm-start", args.warm_start)
+    return args, None
+
+
+def _parser() -> Parser:
     p = Parser(prog="arch_sweep.py", description="Search, train, combine; write a submission.")
     p.add_argument("--space", help=f"{', '.join(SPACES)} or FILE.py:function (default: {DEFAULTS['space']})")
     p.add_argument("--trials", type=positive(int), help="how many to start at most (default: as many as there is time for)")
@@ -30,30 +54,51 @@ def parse(arguments: list[str]) -> Namespace:
     p.add_argument("--metric", default="val_loss", help=f"what is minimised: {', '.join(METRICS)}")
     p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best on val)")
     p.add_argument("--quick", action="store_true", help="--dataset digits-sample --space quick --time-budget 7m, where not given")
+    p.add_argument(
+        "--resume", metavar="NAME", help="go on with that sweep, whatever ended it; more --trials or time may be given"
+    )
+    p.add_argument("--warm-start", metavar="NAME", help="begin a new sweep that learns from the trials of that one")
     add_shared(p)
-    args = p.parse_args(arguments)
-    preset = QUICK if args.quick else DEFAULTS
-    if args.quick and args.dataset is None:
-        args.why = "the quick sweep's"
-    for name, value in preset.items():
-        if getattr(args, name) is None and (name != "time_budget" or not args.trials):
-            setattr(args, name, value)
-    settle(args)
-    args.time_budget = None if args.time_budget is None else seconds(args.time_budget)
+    return p
+
+
+def _given(p: Parser, arguments: list[str]) -> dict:
+    """The flags that were written, and their values."""
+    absent = object()
+    given = p.parse_args(arguments, Namespace(**{action.dest: absent for action in p._actions}))
+    return {name: value for name, value in vars(given).items() if value is not absent and name != "why"}
+
+
+def _resumed(args: Namespace, given: dict) -> tuple[Namespace, Before]:
+    check_name("resume", args.resume)
+    args.results = results_folder(args.results)
+    for name in ("time_budget", "step_timeout"):
+        if given.get(name):
+            given[name] = seconds(name.replace("_", "-"), given[name])
+    if given.get("space"):
+        given["space"] = _absolute(given["space"])
+    earlier = before(args.results / args.resume)
+    args = merged(args, given, earlier)
+    if "trials" in given and args.trials < len(earlier.trials):
+        raise BadInput(f"--trials {args.trials}: sweep {args.name} has {len(earlier.trials)} already; give more")
+    if "trials" in given and "time_budget" not in given and args.time_budget and args.time_budget <= earlier.seconds:
+        args.time_budget = None  # who asks for more trials does not mean the time that is used up
+    _check(args)
+    return args, earlier
+
+
+def _check(args: Namespace):
+    args.space = _absolute(args.space)
+    if isinstance(args.time_budget, str):
+        args.time_budget = seconds("time-budget", args.time_budget)
     for table, name in ((SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
         lookup(table, getattr(args, name), name)
     lookup(dict.fromkeys(METRICS), args.metric, "metric")
     if args.ensemble:
         lookup(ENSEMBLES, args.ensemble, "ensemble")
-    return args
 
 
-def seconds(text: str) -> float:
-    """'90s', '30m', '1h30m' in seconds; raises BadInput."""
-    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
-        raise BadInput(f"--time-budget {text!r} is not a time; write 90s, 30m or 1h30m")
-    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    total = sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
-    if not 0 < total <= 365 * 86400:
-        raise BadInput(f"--time-budget {text!r} should be above 0 and at most a year")
-    return total
+def _absolute(space: str) -> str:
+    """A file's space wherever it is called from later."""
+    path, colon, function = space.rpartition(":")
+    return f"{Path(path).resolve()}:{function}" if colon and Path(path).is_file() else space

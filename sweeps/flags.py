@@ -24,6 +24,8 @@ def add_shared(p: Parser):
         "--gpus-per-trial", type=positive(float, or_zero=True), help="share of a GPU (default: measured, where there is one)"
     )
     p.add_argument("--address", help="an existing Ray cluster (default: start one here)")
+    p.add_argument("--step-timeout", metavar="10m", default="10m", help="without a step for so long, a trial is taken for hung")
+    p.add_argument("--mlflow", metavar="URI", help="a server that mirrors the sweep (default: mlflow.db under --results)")
     p.set_defaults(why="asked for")
 
 
@@ -33,6 +35,28 @@ def settle(args: Namespace, kind: str = ""):
         args.dataset, args.why = default_dataset()
     if args.name is None:
         args.name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{kind}{re.sub(r'[^a-zA-Z0-9.-]+', '-', args.dataset)[:60]}"
-    if not re.fullmatch(r"\w[\w.-]{0,99}", args.name):
-        raise BadInput(f"--name {args.name!r}: up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit")
-    args.results = Path(args.results or ROOT / "results").resolve()
+    check_name("name", args.name)
+    args.results = results_folder(args.results)
+    args.step_timeout = seconds("step-timeout", args.step_timeout)
+
+
+def check_name(flag: str, name: str):
+    """Raises BadInput for what can be no sweep's name."""
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        raise BadInput(f"--{flag} {name!r}: up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+
+
+def results_folder(given: str | None) -> Path:
+    """Where sweeps lie."""
+    return Path(given or ROOT / "results").resolve()
+
+
+def seconds(flag: str, text: str) -> float:
+    """'90s', '30m', '1h30m' in seconds; raises BadInput."""
+    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        raise BadInput(f"--{flag} {text!r} is not a time; write 90s, 30m or 1h30m")
+    units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+    total = sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
+    if not 0 < total <= 365 * 86400:
+        raise BadInput(f"--{flag} {text!r} should be above 0 and at most a year")
+    return total

@@ -1,11 +1,10 @@
 """What every sweep is around its search: its folder, who listens to its record, and what is said of it."""
 
 import platform
-import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -13,14 +12,21 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sweeps import warm_start
 from sweeps.flags import ROOT
+from sweeps.lock import Lock
+from sweeps.resume import Before, before, check_data
+from sweeps.search.launch import KEEP, run_search
 from sweeps.search.progress import Progress
-from sweeps.search.record import Record
+from sweeps.search.record import Record, read, rows
+from sweeps.search.searcher import Search
+from sweeps.search.space import Space
 from sweeps.show import summary, views
 from sweeps.show.tracking import Tracker
 from trainable import files
+from trainable.again import commit
 from trainable.datasets import load
-from trainable.errors import BadInput
+from trainable.errors import BadInput, NoRoom
 
 VERSIONS = ("ray", "torch", "torchvision", "optuna", "mlflow")
 
@@ -31,16 +37,28 @@ class Sweep:
     It has the `console`, the `data`, the `folder` (not made before `recording`) and `about`, what sweep.json says; after
     `recording` also the tables `trials` and `curves`.
 
+    Args:
+        earlier: what there is of it, where it is resumed.
+
     Raises:
-        BadInput: the data cannot be read, or the folder exists or cannot be made.
+        BadInput: the data cannot be read, or are not those of the sweep that is resumed; the folder exists or cannot be
+            made; another driver is at work.
     """
 
-    def __init__(self, args: Namespace):
+    def __init__(self, args: Namespace, earlier: Before | None = None):
         self.began = time.monotonic()
-        self.args = args
+        self.args, self.earlier, self._waiting = args, earlier, False
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
+        if earlier:
+            self.folder = earlier.folder
+            Lock(self.folder / "lock").take()
         self.data = load(args.dataset, image_size=args.image_size)
-        self.folder = _new_folder(args)
+        if earlier:
+            check_data(earlier, self.data.fingerprint)
+        else:
+            self.folder = _new_folder(args)
+        # Read now, so that a name that is wrong is said before Ray is started.
+        self.model = before(args.results / args.warm_start) if getattr(args, "warm_start", None) else None
         self.about = _about(args, self.data)
         images = f"{len(self.data.train):,} images to train, {len(self.data.val):,} val"
         self.say(f"{args.dataset} ({args.why}): {images}. Starting Ray.")
@@ -59,36 +77,91 @@ class Sweep:
         return self.args.address, self.args.cpus_per_trial, self.args.gpus_per_trial, self.args.concurrent
 
     @contextmanager
-    def recording(self, places, ending, trials: int | None) -> Iterator[tuple[Record, Progress]]:
+    def recording(self, places, ending, trials: int | None) -> Iterator[Record]:
         """Make the folder; the record, which MLflow and the display mirror, is open inside. The tables are written after."""
-        self.folder.mkdir()
-        files.write_json(self.folder / "sweep.json", self.about)
+        if not self.earlier:
+            self.folder.mkdir(exist_ok=True)
+            Lock(self.folder / "lock").take()
+        self.ending = ending
+        record = Record(self.folder / "record.db", about=self.about, patience=self._wait_for_room)
+        record.interrupt_all("the sweep was cut off")
+        past = read(self.folder / "record.db")
+        self.write_about()
         results = self.args.results
-        mlflow = f"sqlite:///{results / 'mlflow.db'}", results / "mlflow-artifacts"
-        self.tracker = Tracker(*mlflow, self.args.dataset, self.folder.name, _flat(self.about), warn=self.say)
-        progress = Progress(self.console, places.slots, ending.seconds_left, ending.is_over, trials)
-        record = Record(self.folder / "record.db", listeners=(progress, self.tracker))
-        with progress:
-            yield record, progress
-        record.close()
+        mlflow = self.args.mlflow or f"sqlite:///{results / 'mlflow.db'}"
+        artifacts = None if self.args.mlflow else results / "mlflow-artifacts"
+        self.tracker = Tracker(
+            mlflow, artifacts, self.args.dataset, self.folder.name, _flat(self.about), self.say, past if self.earlier else None
+        )
+        self.progress = Progress(self.console, places.slots, ending.seconds_left, ending.is_over, trials, past)
+        record.listeners = (self.progress, self.tracker)
+        self.record, self.slots = record, places.slots
+        with self.progress:
+            yield record
+        self.tables()
+
+    def learn(self, space: Space):
+        """From the sweep of --warm-start: what its trials tell the searcher goes into the record."""
+        args = self.args
+        learned = warm_start.learn(self.model, space, args.metric, args.max_epochs, self.data.fingerprint)
+        self.record.learn(learned.told, learned.start)
+        self.say(learned.words)
+
+    def search(self, search: Search, places, ending, keep: int = KEEP) -> str | None:
+        """Run it to its end; None, or in one line what broke it off."""
+        if search.finished:
+            return None
+        self.record.forget_phases()
+        return run_search(
+            search,
+            self.data,
+            places,
+            ending,
+            self.folder,
+            losses=self.earlier.losses() if self.earlier else None,
+            keep=keep,
+            silence=self.args.step_timeout,
+            tell=self.progress.beat,
+            warn=self.say,
+        )
+
+    def tables(self):
+        """Write trials.parquet and curves.parquet from the record."""
         self.trials, self.curves = views.write_tables(self.folder)
-        self.slots = places.slots
+
+    def write_about(self):
+        files.write_json(self.folder / "sweep.json", self.about)
+
+    def phase_done(self, name: str, written: Iterable[str]):
+        """What comes after the search is done, and left these files."""
+        self.record.phase_done(name, {file: files.digest(self.folder / file) for file in written})
+
+    def _wait_for_room(self, wrong: str):
+        """For a record that cannot be written: say so once, and wait; raises NoRoom when the search is ended meanwhile."""
+        if self.ending.is_over():
+            raise NoRoom(f"{wrong}; what was recorded is safe: make room, then --resume {self.folder.name}")
+        if not self._waiting:
+            self.say(f"{wrong}: the sweep waits, Ctrl-C ends it.")
+        self._waiting = True
+        time.sleep(2.0)
 
     def end(self) -> float:
         """Write into sweep.json how it ended. Returns the share of the places' time that was spent training."""
         busy = views.busy(self.trials, self.slots)
-        self.about["ended"] = {"seconds": round(self.seconds, 1), "trials": len(self.trials), "cores_busy": busy}
-        files.write_json(self.folder / "sweep.json", self.about)
+        self.about["ended"] = {"seconds": round(self.record.t, 1), "trials": len(self.trials), "cores_busy": busy}
+        self.write_about()
         return busy
 
     def end_without(self, what: str) -> int:
         """The last words where no trial left a network; the exit status."""
+        self.record.close()
         self.tracker.close({"trials": len(self.trials)}, [])
         self.say(f"{what}: {len(self.trials)} were tried. {summary.why_none(self.trials)}")
         return 1
 
     def last_words(self, written: dict[str, str], next_steps: list[str]):
         """What lies in the folder, and what to do next; in the browser first of all."""
+        self.record.close()
         where = "" if self.args.results == ROOT / "results" else f" RESULTS={self.args.results}"
         steps = [f"make mlflow{where}    # all sweeps, in the browser", *next_steps]
         summary.next_commands(self.console, self.folder, [f"{name:<16}{what}" for name, what in written.items()], steps)
@@ -96,13 +169,23 @@ class Sweep:
 
 def _new_folder(args: Namespace) -> Path:
     folder = args.results / args.name
-    if folder.exists():
-        raise BadInput(f"{folder} exists; choose another --name")
+    if folder.exists() and not _never_begun(folder):
+        raise BadInput(f"{folder} exists; choose another --name, or go on with it: --resume {args.name}")
     try:
         args.results.mkdir(parents=True, exist_ok=True)
     except OSError as wrong:
         raise BadInput(f"--results {args.results}: {wrong.strerror}; choose a folder that can be written") from wrong
     return folder
+
+
+def _never_begun(folder: Path) -> bool:
+    """Whether a driver ended before it had written anything there: nothing but a lock, and a record without a driver."""
+    if not folder.is_dir() or any(not path.name.startswith(("lock", "record.db")) for path in folder.iterdir()):
+        return False
+    try:
+        return not rows(folder / "record.db", "drivers")
+    except BadInput:  # no record, or one without tables
+        return True
 
 
 def _about(args: Namespace, data) -> dict:
@@ -112,7 +195,7 @@ def _about(args: Namespace, data) -> dict:
         "command": ["python", f"sweeps/{Path(sys.argv[0]).name}", *sys.argv[1:]],
         "arguments": {name: value for name, value in vars(args).items() if name not in ("results", "why")},
         "data": {"fingerprint": data.fingerprint, "images": images},
-        "commit": _commit(),
+        "commit": commit(ROOT),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
 
@@ -121,11 +204,3 @@ def _flat(about: dict) -> dict:
     """For MLflow: the arguments that were given a value, the data's fingerprint and the commit."""
     given = {name: value for name, value in about["arguments"].items() if value is not None}
     return {**given, "fingerprint": about["data"]["fingerprint"], "commit": about["commit"]}
-
-
-def _commit() -> str | None:
-    try:
-        git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    except OSError:
-        return None  # no git here
-    return git.stdout.strip() or None

@@ -12,9 +12,10 @@ from sweeps.choose.cost import BATCHES, size
 from sweeps.choose.singles import judge
 from sweeps.flags import add_shared, settle
 from sweeps.search.cluster import cluster, gpu_share
-from sweeps.search.launch import Ending, run_search
+from sweeps.search.draw import SEARCHERS
+from sweeps.search.launch import Ending
 from sweeps.search.scheduler import SCHEDULERS, rungs
-from sweeps.search.searcher import SEARCHERS, Search
+from sweeps.search.searcher import Search
 from sweeps.search.space import OWN, SMALL_ZOO, Space
 from sweeps.show import figures, zoo_table
 from sweeps.sweep import Sweep
@@ -56,18 +57,18 @@ def main() -> int:
     with cluster(*sweep.machines, measure=lambda: gpu_share(list(recipes.values()), data, sweep.say)) as places:
         where = f"{places.slots} at a time on {places.words}"
         sweep.say(f"Zoo {folder.name}: {len(sizes)} networks, {where}, {args.epochs:g} epochs each.")
-        with sweep.recording(places, ending, len(sizes)) as (record, progress):
+        with sweep.recording(places, ending, len(sizes)) as record:
             search = Search(
                 one_each({arch: recipes[arch] for arch in slowest_first}),
                 record,
-                sampler=SEARCHERS["random"](args.seed),
+                sampler=SEARCHERS["random"],
                 scheduler=SCHEDULERS["none"](),
                 rungs=rungs(args.epochs, count=4, spacing=2),
                 trials=len(recipes),
                 seed=None,
                 is_over=ending.is_over,
             )
-            broken = run_search(search, data, places, ending, folder, keep=len(recipes), tell=progress.beat)
+            broken = sweep.search(search, places, ending, keep=len(recipes))
         if broken:
             sweep.say(broken)
         sweep.say(f"Trained for {sweep.seconds / 60:.1f} minutes; now every network predicts.")

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import math
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -10,6 +11,10 @@ from typing import NoReturn
 
 class BadInput(ValueError):
     """Something the user gave cannot be used. The message is one line: what is wrong, what would be right."""
+
+
+class NoRoom(OSError):
+    """A disk is full. The message is one line, as BadInput's is; the exit status is 1."""
 
 
 def lookup(table: Mapping, name: str, what: str):
@@ -81,6 +86,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     except BadInput as wrong:
         print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(wrong).split())}", file=sys.stderr)
         status = 2
+    except NoRoom as wrong:
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {wrong}", file=sys.stderr)
+        status = 1
+    except OSError as wrong:
+        if wrong.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {wrong.filename or 'the disk'}: {wrong.strerror}; make room", file=sys.stderr)
+        status = 1
     except FloatingPointError as diverged:
         print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {diverged}; a lower learning rate may help", file=sys.stderr)
         status = 1

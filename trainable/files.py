@@ -27,3 +27,8 @@ def write(path: Path, content: bytes | str) -> str:
 
 def write_json(path: Path, value) -> str:
     return write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

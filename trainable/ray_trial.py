@@ -11,75 +11,112 @@ import safetensors.numpy
 import torch
 from ray import tune
 
-from trainable import saved
+from trainable import checkpoint, saved
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset
+from trainable.errors import BadInput
 from trainable.fit import evaluate, fit
 
 BEAT = 0.5  # seconds between two beats: a trial says how far it is and hears whether the search is over
+TRACE = 6  # entries of a traceback that are kept: its end
 PROBS = "probs.safetensors"
 
 
 class RayTrial(tune.Trainable):
     """One trial; an actor serves one after the other. A step trains up to the next rung and evaluates on val.
 
-    What goes wrong in a trial comes back as the result `failed`: the actor lives on, and the reason is not lost.
+    A trial that goes on after a rung hands over its state while it trains; one that was begun before, by whatever process,
+    goes on from the last. What goes wrong in a trial comes back as the result `failed` or `out_of_memory`: the actor lives
+    on, and the reason is not lost.
     """
 
     def setup(self, config: dict, data: Dataset, keeper, rungs: list[float], threads: int, device: str | None):
         torch.set_num_threads(threads)
         self.data, self.keeper, self.rungs, self.device = data, keeper, rungs, device
+        self.process = ray.get_runtime_context().get_node_id(), os.getpid()
         self.reset_config(config)
 
     def reset_config(self, new_config: dict) -> bool:
         self.number, self.flat = new_config["number"], new_config["config"]
         self.run, self.state, self.rung = None, None, 0  # frees the last trial's memory before the next is built
         self.train_s = self.eval_s = 0.0
+        self.losses: list[torch.Tensor] = []  # of the steps since the last rung
+        self.handed_over = None
         return True
 
     def step(self) -> dict:
         try:
-            return self._to_next_rung()
+            result = self._to_next_rung()
         except ray.exceptions.RayError:
             raise  # no keeper: nothing that this process could do
         except Exception as wrong:
-            if isinstance(wrong, torch.AcceleratorError) and not isinstance(wrong, torch.OutOfMemoryError):
+            if isinstance(wrong, torch.AcceleratorError) and not _out_of_memory(wrong):
                 raise  # CUDA is lost to this process; Tune starts another
             where = traceback.extract_tb(wrong.__traceback__)[-1]
             reason = f"{type(wrong).__name__}: {wrong} ({os.path.basename(where.filename)}:{where.lineno})"
+            kind = "out_of_memory" if _out_of_memory(wrong) else "failed"
+            trace = "".join(traceback.format_exception(wrong)[-TRACE:]).strip()
+            result = {kind: reason, "trace": trace, "train_s": self.train_s, "eval_s": self.eval_s}
             self.run = self.state = None
-            return {"failed": reason, "train_s": self.train_s, "eval_s": self.eval_s}
+        if self.handed_over is not None:
+            ray.get(self.handed_over)  # before the trial ends, so that nothing is written after its end
+        ray.get(self.keeper.rest.remote(self.number))
+        return result
 
     def _to_next_rung(self) -> dict:
         if self.run is None:
-            self.config = TrialConfig.from_flat(self.flat)
-            self.run = fit(self.config, self.data, self.device)
-        interrupted = self._beat(self.state.budget if self.state else 0.0)
+            self._begin()
+        elif self.state:
+            self._hand_over_state()  # it was not stopped at its rung
+        interrupted = self._beat()
         if interrupted and not self.state:
             return {"interrupted": True, "budget": 0.0}
-        losses, beat = [], time.monotonic()
+        beat = time.monotonic()
         # Rungs so close that they fall on one step are judged there one after the other.
         while not interrupted and not self._reached(self.rungs[self.rung]):
             began = time.monotonic()
-            metrics, self.state = next(self.run)
-            losses.append(metrics["loss"])
+            metrics, state = next(self.run)
+            if self.state is None:  # what it had trained before may have passed rungs already
+                self.rung = sum(state.step > state.steps_at(budget) for budget in self.rungs)
+            self.state = state
+            self.losses.append(metrics["loss"])
             now = time.monotonic()
             self.train_s += now - began
             if now - beat > BEAT:
-                beat, interrupted = now, self._beat(self.state.budget)
-        return self._evaluate(losses, interrupted)
+                beat, interrupted = now, self._beat()
+        interrupted = interrupted and not self._reached(self.rungs[self.rung])
+        if interrupted:
+            self._hand_over_state()
+        return self._evaluate(interrupted)
+
+    def _begin(self):
+        """From the state that lies at the keeper, if there is one that fits; else from the start."""
+        self.config = TrialConfig.from_flat(self.flat)
+        begun = ray.get(self.keeper.state.remote(self.number))
+        if begun is not None:
+            try:
+                self.run = fit(self.config, self.data, self.device, begun)
+                told = checkpoint.about(begun)
+                self.train_s, self.eval_s = told["spent"]
+                self.losses = [torch.tensor(loss) for loss in told["losses"]]
+                return
+            except BadInput:
+                pass  # another version's
+        self.run = fit(self.config, self.data, self.device)
 
     def _reached(self, budget: float) -> bool:
         return self.state is not None and self.state.step >= self.state.steps_at(budget)
 
-    def _beat(self, budget: float) -> bool:
-        return ray.get(self.keeper.beat.remote(self.number, budget, self.train_s, self.eval_s))
+    def _beat(self) -> bool:
+        budget = self.state.budget if self.state else 0.0
+        return ray.get(self.keeper.beat.remote(self.number, budget, self.train_s, self.eval_s, self.process))
 
-    def _evaluate(self, losses: list[torch.Tensor], interrupted: bool) -> dict:
+    def _evaluate(self, interrupted: bool) -> dict:
         began = time.monotonic()
-        metrics, probs = evaluate(self.state, self.data.val)
-        if losses:
-            metrics["train_loss"] = torch.stack(losses).mean().item()
+        metrics, probs = evaluate(self.state, self.data.val, beat=self._beat)
+        if self.losses:
+            metrics["train_loss"] = torch.stack(self.losses).float().mean().item()
+        self.losses = []
         self.eval_s += time.monotonic() - began
         files = self._hand_over(metrics, probs)
         self.rung += 1
@@ -91,6 +128,7 @@ class RayTrial(tune.Trainable):
             "parameters": parameters,
             "engine": self.state.plan.setting,
             "interrupted": interrupted,
+            "rung": self.rung - 1,
             "files": json.dumps(files),
         }
 
@@ -101,3 +139,13 @@ class RayTrial(tune.Trainable):
         files = saved.pack(self.config, self.data, self.state, metrics)
         files[PROBS] = safetensors.numpy.save({"val": probs.astype(np.float32)})
         return ray.get(self.keeper.keep.remote(self.number, metrics["val_loss"], files))
+
+    def _hand_over_state(self):
+        losses = torch.stack(self.losses).tolist() if self.losses else []
+        content = checkpoint.pack(self.state, spent=(self.train_s, self.eval_s), losses=losses)
+        self.handed_over = self.keeper.hold.remote(self.number, self.state.step, content)
+
+
+def _out_of_memory(wrong: Exception) -> bool:
+    kinds, said = (torch.OutOfMemoryError, MemoryError), str(wrong)
+    return isinstance(wrong, kinds) or "can't allocate memory" in said or "out of memory" in said

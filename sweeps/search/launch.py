@@ -1,25 +1,36 @@
 """Run the search: Ray Tune between a Search and its trials, from the first trial to the end that was asked for."""
 
+import itertools
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.search.cluster import Places
-from sweeps.search.keeper import Keeper
-from sweeps.search.searcher import Search
+from sweeps.search.keeper import THREADS, Keeper
+from sweeps.search.searcher import OUT_OF_MEMORY, Search
 from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
 from trainable.ray_trial import RayTrial
 
+# Tune hands these to its trials, which do not need them, and Ray writes into a log what it hands over.
+class_cache.ENV_VARS_TO_PROPAGATE.difference_update({name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" in name})
+
+KEEP = 12  # networks: more than an ensemble takes
+SILENCE = 600.0  # seconds without a step, after which a trial is taken for hung
 PATIENCE = 120.0  # seconds after the end of a search for the running trials to hand over what they have
+# In what Ray says of a process that died. Of any other it says that it may have been the kernel's OOM killer.
+MACHINE_DIED = ("NodeDiedError", "node died", "node has died", "preempted")
+MEMORY_DIED = ("OutOfMemoryError", "running low on memory")
 
 
 class Ending:
@@ -41,8 +52,9 @@ class Ending:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @contextmanager
-    def watching(self, keeper, tell: Callable[[dict], None]) -> Iterator[None]:
-        """Listen to signals, tell the keeper when the search is over, and pass on the trials' beats once a second."""
+    def watching(self, keeper, tell: Callable[[dict], None], warn: Callable[[str], None], silence: float) -> Iterator[None]:
+        """Listen to signals, and look after the trials once a second: tell the keeper when the search is over, pass on
+        their beats, say that the disk is full, end those that hang."""
 
         def heard(number, frame):
             if self.asked.is_set():
@@ -51,7 +63,7 @@ class Ending:
             self.asked.set()
 
         def watch():
-            told = None
+            told, full = None, ""
             while not self.finished.wait(1.0):
                 if self.is_over() and told is None:
                     keeper.end.remote()
@@ -62,9 +74,17 @@ class Ending:
                     os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread wherever it waits
                     return
                 try:
-                    tell(ray.get(keeper.latest.remote(), timeout=10))
+                    beats, wrong, late = ray.get(keeper.latest.remote(silence), timeout=10)
                 except ray.exceptions.RayError:
                     continue  # a busy or lost keeper costs the display its news; a lost one fails the trials too
+                tell(beats)
+                if bool(wrong) != bool(full):
+                    warn(f"{wrong}: the sweep waits for room, Ctrl-C ends it." if wrong else "There is room again.")
+                full = wrong
+                for number, (node, process) in late.items():
+                    warn(f"Trial {number} has made no step for {silence:.0f} seconds: its process is ended.")
+                    there = NodeAffinitySchedulingStrategy(node, soft=False)
+                    ray.remote(_end).options(num_cpus=0, scheduling_strategy=there).remote(process)
 
         before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
         thread = threading.Thread(target=watch, daemon=True)
@@ -87,49 +107,88 @@ def run_search(
     ending: Ending,
     folder: Path,
     *,
-    keep: int = 12,
+    losses: Mapping[int, float] | None = None,
+    keep: int = KEEP,
+    silence: float = SILENCE,
     tell: Callable[[dict], None] = lambda beats: None,
+    warn: Callable[[str], None] = print,
     trainable=RayTrial,
 ) -> str | None:
     """Run `search` to its end over the cluster; what the `keep` best trials hand over lies in `folder`/trials.
 
-    `tell` is called once a second with every trial's latest beat, from another thread. Returns None, or in one line
-    what broke the search off.
+    `losses` are of the networks that lie there already. A trial that makes no step for `silence` seconds is taken for
+    hung. Once a second `tell` is called with every running trial's latest beat, and `warn` with what the user should
+    know, from another thread. Returns None, or in one line what broke the search off.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    keeper = ray.remote(Keeper).options(num_cpus=0, scheduling_strategy=here).remote(str(folder / "trials"), keep)
+    actor = ray.remote(Keeper).options(num_cpus=0, max_concurrency=THREADS, scheduling_strategy=here)
+    keeper = actor.remote(str(folder / "trials"), keep, losses)
+
+    def forget(event: dict):
+        if event["kind"] == "trial_ended" and event["state"] != "interrupted":
+            keeper.forget.remote(event["number"])
+
+    search.record.listeners = (*search.record.listeners, forget)
     searcher = TuneSearcher(search)
+    whole = largest_machine()
     shared = {"data": data, "keeper": keeper, "rungs": search.rungs, "threads": places.cpus, "device": places.device}
     tuner = tune.Tuner(
-        tune.with_resources(tune.with_parameters(trainable, **shared), {"cpu": places.cpus, "gpu": places.gpus}),
+        tune.with_resources(
+            tune.with_parameters(trainable, **shared),
+            lambda config: tune.PlacementGroupFactory([whole if config["alone"] else {"CPU": places.cpus, "GPU": places.gpus}]),
+        ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=TuneScheduler(search),
-            num_samples=search.trials or -1,
+            num_samples=-1,  # the search says when there are no more
             max_concurrent_trials=places.slots,  # without it, one trial at a time is asked for
             reuse_actors=True,  # a new process for each trial costs seconds
-            trial_name_creator=lambda trial: f"trial_{trial.config['number']}",
-            trial_dirname_creator=lambda trial: f"trial_{trial.config['number']}",
+            trial_name_creator=_name,
+            trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
             storage_path=str(folder),
-            name="tune",
+            name=_unused(folder, "tune"),
             verbose=0,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # the keeper has what matters
         ),
     )
     try:
-        with ending.watching(keeper, tell):
+        with ending.watching(keeper, tell, warn, silence):
             tuner.fit()
     except KeyboardInterrupt:
         if not ending.overdue:
             raise
-        search.abandon("it did not end when the search did")
-        return f"Some trials did not end within {PATIENCE:.0f} seconds of the search; what they had is lost."
+        search.close("it did not end when the search did")
+        return f"Some trials did not end within {PATIENCE:.0f} seconds of the search; --resume goes on from their last rung."
     except Exception as wrong:  # whatever Tune dies of: the networks that are there can still be combined
-        search.abandon(f"the search broke off: {type(wrong).__name__}")
+        search.close(f"the search broke off: {type(wrong).__name__}")
         return f"The search broke off: {type(wrong).__name__}: {wrong}"
+    search.close("the search ended before it went on")
     return str(searcher.broken) if searcher.broken else None
+
+
+def _end(process: int):
+    os.kill(process, signal.SIGKILL)
+
+
+def largest_machine() -> dict[str, float]:
+    """The resources of a bundle that nothing else of ours fits beside."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("memory", 0), node.get("CPU", 0)))
+    return {"CPU": int(largest.get("CPU", 1)), "GPU": int(largest.get("GPU", 0))}
+
+
+def _name(trial) -> str:
+    """Tune's name of a trial: one started again gets its own."""
+    number, attempt = trial.config["number"], trial.config["attempt"]
+    return f"trial_{number}{f'_{attempt}' if attempt else ''}"
+
+
+def _unused(folder: Path, name: str) -> str:
+    """`name`, or with the first number for which nothing lies in `folder`."""
+    names = (f"{name}{f'-{i}' if i > 1 else ''}" for i in itertools.count(1))
+    return next(name for name in names if not (folder / name).exists())
 
 
 class TuneSearcher(tune.search.Searcher):
@@ -142,10 +201,13 @@ class TuneSearcher(tune.search.Searcher):
 
     def suggest(self, trial_id: str) -> dict | str:
         try:
-            asked = self.search.ask()
+            job = self.search.ask()
         except BadInput as wrong:  # raised by `run_search`: Tune would wrap it
-            self.broken, asked = wrong, None
-        return {"number": asked[0], "config": asked[1]} if asked else self.FINISHED
+            self.broken = wrong
+            return self.FINISHED
+        if job is None:  # finished, or none before a running trial has ended
+            return self.FINISHED if self.search.finished else None
+        return asdict(job)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False):
         pass  # the scheduler has heard it
@@ -171,7 +233,10 @@ class TuneScheduler(tune.schedulers.FIFOScheduler):
         return self.CONTINUE if self.search.hear(trial.config["number"], result) else self.STOP
 
     def on_trial_error(self, tune_controller, trial):
-        self.search.lose(trial.config["number"], f"its process died: {_last_line(trial.error_file)}")
+        said = _last_line(trial.error_file)
+        memory, machine = (any(word in said for word in words) for words in (MEMORY_DIED, MACHINE_DIED))
+        reason = f"{OUT_OF_MEMORY}: {said}" if memory else f"its process died: {said}"
+        self.search.lose(trial.config["number"], reason, memory=memory, machine=machine)
 
     def __getstate__(self) -> dict:
         return {}

@@ -24,9 +24,18 @@ class Progress:
         seconds_left: until the deadline; None where there is none.
         is_over: whether the search is ending.
         trials: how many are wanted; None: as many as there is time for.
+        past: the trials and rungs that the record has already.
     """
 
-    def __init__(self, console: Console, slots: int, seconds_left: Callable, is_over: Callable, trials: int | None):
+    def __init__(
+        self,
+        console: Console,
+        slots: int,
+        seconds_left: Callable,
+        is_over: Callable,
+        trials: int | None,
+        past: tuple[list[dict], list[dict]] = ((), ()),
+    ):
         self.console, self.slots, self.seconds_left, self.is_over, self.trials = console, slots, seconds_left, is_over, trials
         self.began = time.monotonic()
         self.span = seconds_left()
@@ -37,6 +46,12 @@ class Progress:
         self.best: dict | None = None
         self.lock = threading.Lock()
         self.closed = threading.Event()
+        for trial in past[0]:
+            self.states[trial["number"]], self.archs[trial["number"]] = trial["state"], trial["config"]["arch"]
+        for rung in past[1]:
+            self._compare(rung["number"], rung["metrics"])
+        self.counts = Counter(self.states.values())
+        self.running = {number for number, state in self.states.items() if state == "running"}
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -57,17 +72,32 @@ class Progress:
         with self.lock:
             if event["kind"] == "trial_started":
                 self.first = self.first or time.monotonic()
-                self.states[number], self.archs[number] = "running", event["config"]["arch"]
+                self.archs[number] = event["config"]["arch"]
+                self._is(number, "running")
+            elif event["kind"] == "trial_restarted":
+                self.first = self.first or time.monotonic()
+                self._is(number, "running")
             elif event["kind"] == "rung":
                 metrics = event["metrics"]
                 self.beats[number] = metrics["budget"], metrics["train_s"], metrics["eval_s"]
-                if self.best is None or metrics["val_loss"] < self.best["val_loss"]:
-                    self.best = {**metrics, "trial": number, "arch": self.archs[number]}
+                self._compare(number, metrics)
             else:
-                self.states[number] = event["state"]
-        if event["kind"] == "trial_ended" and not self.live:
+                self._is(number, event["state"])
+        if event["kind"] in ("trial_ended", "trial_restarted") and not self.live:
             reason = f": {event['reason']}" if event["reason"] else ""
-            self._say(f"trial {number} ({self.archs[number]}) {event['state']}{reason}")
+            self._say(f"trial {number} ({self.archs[number]}) {event.get('state', 'goes on')}{reason}")
+
+    def _is(self, number: int, state: str):
+        """A trial is in this state now."""
+        before = self.states.get(number)
+        self.counts[before] -= before is not None
+        self.counts[state] += 1
+        self.states[number] = state
+        (self.running.add if state == "running" else self.running.discard)(number)
+
+    def _compare(self, number: int, metrics: dict):
+        if self.best is None or metrics["val_loss"] < self.best["val_loss"]:
+            self.best = {**metrics, "trial": number, "arch": self.archs[number]}
 
     def beat(self, beats: dict[int, tuple[float, float, float]]):
         """Every trial's latest beat: epochs, seconds of training, seconds of evaluating."""
@@ -82,14 +112,13 @@ class Progress:
 
     def _now(self) -> str:
         """The running trials; no more of them than fit a line."""
-        running = [number for number, state in self.states.items() if state == "running"]
+        running = sorted(self.running)
         shown = [f"{number} {self.archs[number]} {self.beats.get(number, (0.0,))[0]:.1f}" for number in running[:3]]
         more = f" and {len(running) - 3} more" if len(running) > 3 else ""
         return f"now {', '.join(shown)} epochs{more}" if running else ""
 
     def _counts(self) -> str:
-        counts = Counter(self.states.values())
-        return ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])
+        return ", ".join(f"{self.counts[s]} {s}" for s in STATES if self.counts[s])
 
     def _best(self) -> str:
         if not self.best:
@@ -120,7 +149,7 @@ class Progress:
             grid.add_row("now", self._now().removeprefix("now "))
             grid.add_row("best", self._best().removeprefix("best "))
             grid.add_row("time", f"{self._clock()}; {self._time_went()}")
-            ended = sum(state != "running" for state in self.states.values())
+            ended = len(self.states) - len(self.running)
         left = self.seconds_left()
         shares = [1 - left / self.span] if self.span else []
         shares += [ended / self.trials] if self.trials else []

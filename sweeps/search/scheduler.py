@@ -1,12 +1,20 @@
 """SCHEDULERS: who goes on at a rung."""
 
+import bisect
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Verdict:
     go_on: bool
-    reason: str
+    place: int  # from 1, among the `reached`
+    reached: int  # how many trials have reached this rung so far, this one included
+    places: int  # for how many of them there is room; 0: nobody is stopped yet
+    cut: float | None = None  # the worst value that would have gone on
+
+    def words(self, rung: int, value: float) -> str:
+        at = f"place {self.place} of {self.reached} at rung {rung + 1}"
+        return at if self.go_on else f"{at}, beyond the best {self.places}: {value:.4f} against {self.cut:.4f}"
 
 
 class Asha:
@@ -17,25 +25,22 @@ class Asha:
 
     def __init__(self, eta: int = 3):
         self.eta = eta
-        self.seen: dict[int, list[float]] = {}
+        self.seen: dict[int, list[float]] = {}  # sorted
 
     def judge(self, rung: int, value: float) -> Verdict:
         seen = self.seen.setdefault(rung, [])
-        better = sum(other < value for other in seen)
-        seen.append(value)
-        place = f"place {better + 1} of {len(seen)} at rung {rung + 1}"
+        better = bisect.bisect_left(seen, value)
+        seen.insert(better, value)
         places = len(seen) // self.eta
-        if not places or better < places:
-            return Verdict(True, place)
-        cut = sorted(seen)[places - 1]
-        return Verdict(False, f"{place}, beyond the best {places}: {value:.4f} against {cut:.4f}")
+        go_on = not places or better < places
+        return Verdict(go_on, better + 1, len(seen), places, seen[places - 1] if places else None)
 
 
 class Never:
     """Every trial trains to the end."""
 
     def judge(self, rung: int, value: float) -> Verdict:
-        return Verdict(True, "no trial is stopped")
+        return Verdict(True, 1, 1, 0)
 
 
 SCHEDULERS = {"asha": Asha, "none": Never}

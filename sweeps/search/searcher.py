@@ -1,60 +1,69 @@
 """Search: what to try next, and who goes on. Optuna's study in memory, the record beside it; no Ray here."""
 
 import json
-from collections.abc import Callable
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import optuna
-from optuna.trial import TrialState
+from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.trial import TrialState, create_trial
 
-from sweeps.search.record import Record
+from sweeps.search.draw import draw_config, seed_of
+from sweeps.search.memory import Memory
+from sweeps.search.record import Record, read, rows
 from sweeps.search.space import Space
-from trainable.config import TrialConfig
-from trainable.errors import BadInput
-
-optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-# Each makes an Optuna sampler from a seed.
-SEARCHERS = {
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed),
-    "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-}
 
 HOPELESS = 20  # failures without a success between them, after which a search ends
+DEATHS = 3  # of its process, after which a trial has failed
+PARTS = 4  # in which a batch is computed that did not fit into memory
 METRICS = ("val_loss", "val_error")
+KEPT = ("budget", "val_loss", "val_error", "train_loss", "temperature", "parameters", "engine", "train_s", "eval_s")
+OUT_OF_MEMORY = "out of memory"
 
 
-def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
-    """Draw from a space; `fixed` are fields that are not its to choose.
+@dataclass(frozen=True)
+class Job:
+    """A trial to start, or to go on with from what it handed over."""
 
-    Raises:
-        BadInput: the space raised, or returned something that is no TrialConfig.
-    """
-    try:
-        drawn = space.draw(trial)
-        if not isinstance(drawn, dict):
-            raise BadInput(f"returned {type(drawn).__name__}, not a dict")
-        return TrialConfig.from_flat({**drawn, **fixed})
-    except Exception as wrong:
-        raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+    number: int
+    config: dict  # flat TrialConfig
+    attempt: int = 0  # how often it was started before, by this driver
+    alone: bool = False  # on a machine of its own: it needs more memory than its share
 
 
-def first_configs(space: Space) -> list[TrialConfig]:
-    """What a search would begin with: the space's starting points, or three draws where it has none."""
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    for point in space.start:
-        study.enqueue_trial(point)
-    return [draw_config(space, study.ask()) for _ in space.start or range(3)]
+@dataclass
+class _Running:
+    """What is known of a trial that has not ended."""
+
+    config: dict
+    known: dict[int, dict]  # metrics by rung that the record has
+    rung: int = 0  # that it reports next
+    ending: tuple[str, str] | None = None  # state and reason as recorded, of a trial that is only trained again
+    starts: int = 0  # by this driver
+    why: str = ""  # it is to be started again
+    deaths: int = 0
+    alone: bool = False
+    times: dict = field(default_factory=dict)
 
 
 class Search:
     """The policy of a sweep, fed with results and asked for trials.
 
+    Where the record has trials already, the search goes on from them: those that were interrupted are the first that it
+    asks to go on with, and it decides as one that was never cut off. Proposals depend on the seed, the trial's number and
+    the results before it, on nothing else.
+
     Args:
+        sampler: makes an Optuna sampler from a seed, an entry of SEARCHERS.
         metric: one of METRICS, to be minimised.
         rungs: budgets in epochs, ascending; the last is the whole training.
         trials: how many to start at most; None: no limit.
         seed: of the first trial; each next one has one more. None: the space says.
         is_over: whether to start no more.
+        again: numbers of trials to train again, though they have ended: their networks are lost.
     """
 
     def __init__(
@@ -62,83 +71,221 @@ class Search:
         space: Space,
         record: Record,
         *,
-        sampler: optuna.samplers.BaseSampler,
+        sampler: Callable[[int], optuna.samplers.BaseSampler],
         scheduler,
         rungs: list[float],
         metric: str = "val_loss",
         trials: int | None = None,
         seed: int | None = 0,
         is_over: Callable[[], bool] = lambda: False,
+        again: Iterable[int] = (),
     ):
-        self.space, self.record, self.scheduler = space, record, scheduler
+        self.space, self.record, self.sampler, self.scheduler = space, record, sampler, scheduler
         self.rungs, self.metric, self.trials, self.seed, self.is_over = rungs, metric, trials, seed, is_over
-        self.study = optuna.create_study(sampler=sampler, direction="minimize")
-        for point in space.start:
-            self.study.enqueue_trial(point)
+        self.memory = Memory()
+        self.study = optuna.create_study(storage=self.memory, direction="minimize")
         self.started = 0  # not len(study.trials): that counts what is enqueued
         self.failures = 0  # since the last trial that did not fail
-        self._asked: dict[int, optuna.Trial] = {}
-        self._times: dict[int, dict] = {}
+        self._running: dict[int, _Running] = {}
+        self._waiting: deque[int] = deque()  # of those, to be started again
+        learned = rows(record.path, "learned")
+        told = [row["data"] for row in learned if row["what"] == "told"]
+        start = [row["data"] for row in learned if row["what"] == "start"] or list(space.start)
+        self.elsewhere = len(told)  # trials of another sweep come first in the study
+        for trial in told:
+            values = {int(rung): value for rung, value in trial["values"].items()}
+            self._add(trial, *_study_state(trial["state"], [value for _, value in sorted(values.items())]), values)
+        self._go_on(set(again))
+        for point in start[self.started :]:
+            self.study.enqueue_trial(point)
 
-    def ask(self) -> tuple[int, dict] | None:
-        """The next trial's number and flat configuration, or None: no more are wanted.
+    def ask(self) -> Job | None:
+        """The next trial to start, or None: none, or none yet (see `finished`).
 
         Raises:
             BadInput: the space returned something that is no TrialConfig.
         """
-        if self.is_over() or self.started == self.trials or self.failures >= HOPELESS:
+        if self.is_over() or any(self._running[n].alone and n not in self._waiting for n in self._running):
             return None
+        if self._waiting:
+            return self._start_again(self._waiting.popleft())
+        if not self._wants_more():
+            return None
+        # A sampler of its own for each trial, so that a resumed search draws what an uninterrupted one would.
+        number = self.started
+        self.study.sampler = self.sampler(seed_of(self.seed or 0, number))
         trial = self.study.ask()
-        seed = {} if self.seed is None else {"seed": self.seed + trial.number}
+        seed = {} if self.seed is None else {"seed": self.seed + number}
         config = draw_config(self.space, trial, epochs=self.rungs[-1], **seed).flat()
         self.started += 1
-        self._asked[trial.number] = trial
-        self.record.trial_started(trial.number, config, trial.params)
-        return trial.number, config
+        self._running[number] = _Running(config, {}, starts=1)
+        distributions = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
+        self.record.trial_started(number, config, trial.params, distributions)
+        return Job(number, config)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing runs, and nothing more will be started."""
+        over = self.is_over() or not (self._waiting or self._wants_more())
+        return over and all(n in self._waiting for n in self._running)
+
+    def _wants_more(self) -> bool:
+        return (self.trials is None or self.started < self.trials) and self.failures < HOPELESS
 
     def hear(self, number: int, result: dict) -> bool:
-        """Take a trial's result; whether it goes on."""
-        if number not in self._asked:
-            return False  # lost before, and started again by Tune: it has ended for us
-        trial = self._asked[number]
-        self._times[number] = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
+        """Take a trial's result; whether it goes on.
+
+        A result has `budget`, `val_loss`, `val_error`, `train_s`, `eval_s`, `interrupted` (before the rung's budget),
+        `rung`, and `files` (their digests, as JSON); or `failed`, or `out_of_memory`, with the reason.
+        """
+        if number not in self._running or number in self._waiting:
+            return False
+        trial = self._running[number]
+        trial.times = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
+        if "out_of_memory" in result:
+            return self._retry_alone(number, result["out_of_memory"])
         if "failed" in result:
-            return self._end(number, "failed", result["failed"])
+            return self._end(number, "failed", result["failed"], result.get("trace", ""))
         if result["budget"] == 0:
             return self._end(number, "interrupted", "the search ended before it began")
-        rung = len(trial.storage.get_trial(trial._trial_id).intermediate_values)
-        kept = ("budget", "val_loss", "val_error", "train_loss", "temperature", "parameters", "engine", "train_s", "eval_s")
-        metrics = {name: result[name] for name in kept if name in result}
-        self.record.rung(number, rung, metrics, json.loads(result.get("files", "{}")))
-        trial.report(metrics[self.metric], rung)
+        rung = result.get("rung", trial.rung)
+        trial.rung = rung + 1
+        metrics = {name: result[name] for name in KEPT if name in result}
+        if not math.isfinite(metrics.get(self.metric, math.nan)):
+            return self._end(number, "failed", f"its result has no {self.metric}, or none that is a number")
+        files = json.loads(result.get("files", "{}"))
+        if rung in trial.known:  # trained again, from an older state
+            return self._again(number, rung, files)
         if result["interrupted"]:
-            return self._end(number, "interrupted", f"the search ended at {metrics['budget']:.2f} epochs")
-        if rung == len(self.rungs) - 1:
-            return self._end(number, "complete", "", metrics[self.metric])
-        verdict = self.scheduler.judge(rung, metrics[self.metric])
-        return verdict.go_on or self._end(number, "stopped", verdict.reason)
+            end = "interrupted", f"the search ended at {metrics['budget']:.2f} epochs"
+            self.record.rung(number, rung, metrics, files, partial=True, end=end)
+            return self._tell(number, "interrupted", {rung: metrics[self.metric]})
+        trial.known[rung] = metrics
+        end = self._judge(rung, metrics[self.metric])
+        self.record.rung(number, rung, metrics, files, end=end)
+        self.memory.set_trial_intermediate_value(self._id(number), rung, metrics[self.metric])
+        return end is None or self._tell(number, end[0])
 
-    def lose(self, number: int, reason: str):
-        """A trial's process died."""
-        if number in self._asked:
-            self._end(number, "failed", reason)
+    def lose(self, number: int, reason: str, *, memory: bool = False, machine: bool = False):
+        """A trial's process died; it is started again from what it handed over, DEATHS times at most.
 
-    def abandon(self, reason: str):
-        """The search cannot go on: end what is still running."""
-        for number in list(self._asked):
-            self._end(number, "interrupted", reason)
-
-    def _end(self, number: int, state: str, reason: str, value: float | None = None) -> bool:
-        trial = self._asked.pop(number)
-        self.record.trial_ended(number, state, reason, **self._times.pop(number, {}))
-        self.failures = self.failures + 1 if state == "failed" else 0
-        # A stopped trial keeps its values by rung, so the sampler compares like with like; one that never
-        # reported has nothing to compare.
-        if state == "complete":
-            self.study.tell(trial, value)
-        elif trial.storage.get_trial(trial._trial_id).intermediate_values and state != "failed":
-            self.study.tell(trial, state=TrialState.PRUNED)
+        `memory`: for want of it. `machine`: with its machine, which is not the trial's fault and is not counted.
+        """
+        if number not in self._running or number in self._waiting:
+            return
+        trial = self._running[number]
+        if memory:
+            self._retry_alone(number, reason)
+            return
+        trial.deaths += not machine
+        if trial.deaths >= DEATHS:
+            self._end(number, "failed", f"{reason}, {DEATHS} times")
         else:
-            trial.set_user_attr("reason", reason)
-            self.study.tell(trial, state=TrialState.FAIL)
+            self._restart(number, reason)
+
+    def close(self, reason: str):
+        """The search goes no further: what still runs or waits is interrupted; what was not started stays as it is."""
+        for number, trial in list(self._running.items()):
+            if trial.starts:
+                self._end(number, "interrupted", reason)
+
+    def _judge(self, rung: int, value: float) -> tuple[str, str] | None:
+        """How a trial ends at this rung, (state, reason), or None."""
+        if rung == len(self.rungs) - 1:
+            return "complete", ""
+        verdict = self.scheduler.judge(rung, value)
+        return None if verdict.go_on else ("stopped", verdict.words(rung, value))
+
+    def _again(self, number: int, rung: int, files: Mapping[str, str]) -> bool:
+        trial = self._running[number]
+        end = trial.ending if rung == max(trial.known) else None
+        self.record.rung(number, rung, trial.known[rung], files or None, again=True, end=end)
+        if end:
+            del self._running[number]
+        return end is None
+
+    def _retry_alone(self, number: int, reason: str) -> bool:
+        trial = self._running[number]
+        if trial.alone:
+            return self._end(number, "failed", f"{reason}; alone on its machine and with batches in {PARTS} parts, too")
+        trial.alone = True
+        trial.config = {**trial.config, "accumulate": PARTS}
+        self._restart(number, f"{reason}; now alone, each batch in {PARTS} parts")
         return False
+
+    def _restart(self, number: int, reason: str):
+        self._running[number].why = reason
+        self._waiting.append(number)
+
+    def _start_again(self, number: int) -> Job:
+        # Recorded now and not before: what it had is not given up for a start that may never come.
+        trial = self._running[number]
+        self.record.trial_restarted(number, trial.why, trial.config)
+        trial.starts += 1
+        return Job(number, trial.config, trial.starts - 1, trial.alone)
+
+    def _end(self, number: int, state: str, reason: str, trace: str = "") -> bool:
+        trial = self._running[number]
+        if trial.ending:  # it had ended before; that it could not be trained again changes nothing of it
+            state, reason = trial.ending
+        self.record.trial_ended(number, state, reason, trial.times, trace)
+        return self._tell(number, state)
+
+    def _tell(self, number: int, state: str, more: Mapping[int, float] = MappingProxyType({})) -> bool:
+        """The study hears how a trial ended. Always False: it does not go on."""
+        trial = self._running.pop(number)
+        if number in self._waiting:
+            self._waiting.remove(number)
+        if trial.ending:
+            return False
+        self.failures = self.failures + 1 if state == "failed" else 0
+        for rung, value in more.items():
+            self.memory.set_trial_intermediate_value(self._id(number), rung, value)
+        values = [metrics[self.metric] for _, metrics in sorted(trial.known.items())] + list(more.values())
+        self.memory.set_trial_state_values(self._id(number), *_study_state(state, values))
+        return False
+
+    def _id(self, number: int) -> int:
+        return self.memory.get_trial_id_from_study_id_trial_number(self.study._study_id, self.elsewhere + number)
+
+    def _add(self, trial: Mapping, state: TrialState, value: list[float] | None, values: dict[int, float]):
+        """A trial that the study has not seen begin: its params and distributions, and its values by rung."""
+        distributions = {name: json_to_distribution(d) for name, d in trial["distributions"].items()}
+        self.study.add_trial(
+            create_trial(
+                state=state, params=trial["params"], distributions=distributions, values=value, intermediate_values=values
+            )
+        )
+
+    def _go_on(self, again: set[int]):
+        """Rebuild the study, the scheduler's rungs and the list of trials to go on with from the record."""
+        trials, rungs = read(self.record.path)
+        known: dict[int, dict[int, dict]] = {trial["number"]: {} for trial in trials}
+        for row in sorted(rungs, key=lambda row: row["seq"]):
+            if not row["partial"]:
+                known[row["number"]][row["rung"]] = row["metrics"]
+                self._judge(row["rung"], row["metrics"][self.metric])
+        self.started = len(trials)
+        for trial in trials:
+            number, state = trial["number"], trial["state"]
+            mine = known[number]
+            values = {rung: metrics[self.metric] for rung, metrics in sorted(mine.items())}
+            ended = state not in ("running", "interrupted")
+            self.failures = self.failures + 1 if state == "failed" else 0 if ended else self.failures
+            told, value = _study_state(state, list(values.values())) if ended else (TrialState.RUNNING, None)
+            self._add(trial, told, value, values)
+            if not ended or number in again:
+                ending = (state, trial["reason"]) if ended else None
+                self._running[number] = _Running(trial["config"], mine, ending=ending)
+                self._restart(number, "its network was lost" if ended else "the sweep is resumed")
+
+
+def _study_state(state: str, values: list[float]) -> tuple[TrialState, list[float] | None]:
+    """How a trial's end is told to the study: its state, and its value.
+
+    A stopped trial keeps its values by rung, so the sampler compares like with like; one that never reported has
+    nothing to compare.
+    """
+    if state == "complete":
+        return TrialState.COMPLETE, values[-1:]
+    return (TrialState.PRUNED if values and state != "failed" else TrialState.FAIL), None

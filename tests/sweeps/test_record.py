@@ -7,14 +7,15 @@ import time
 import pytest
 
 from sweeps.search.keeper import Keeper
-from sweeps.search.record import Record, read
+from sweeps.search.record import Record, read, rows
+from trainable.errors import BadInput, NoRoom
 
 WRITER = """
 import sys, pathlib
 from sweeps.search.record import Record
 record = Record(pathlib.Path(sys.argv[1]))
 for number in range(10**6):
-    record.trial_started(number, {"arch": "convnet"}, {})
+    record.trial_started(number, {"arch": "convnet"}, {}, {})
     record.rung(number, 0, {"val_loss": 0.5}, {})
     record.trial_ended(number, "complete", "")
     print(number, flush=True)
@@ -38,7 +39,7 @@ def test_what_was_written_survives_a_kill(tmp_path):
 def test_a_reader_does_not_disturb(tmp_path):
     path = tmp_path / "record.db"
     record = Record(path)
-    record.trial_started(0, {"arch": "convnet"}, {"arch": "convnet"})
+    record.trial_started(0, {"arch": "convnet"}, {"arch": "convnet"}, {})
     reader = sqlite3.connect(path)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM trials").fetchall()
@@ -53,10 +54,105 @@ def test_a_reader_does_not_disturb(tmp_path):
 
 def test_a_rung_is_written_once(tmp_path):
     record = Record(tmp_path / "record.db")
-    record.trial_started(0, {}, {})
+    record.trial_started(0, {}, {}, {})
     record.rung(0, 0, {}, {})
     with pytest.raises(sqlite3.IntegrityError):
         record.rung(0, 0, {}, {})
+
+
+def test_a_power_cut_forgets_nothing(tmp_path):
+    record = Record(tmp_path / "record.db")
+    assert record._db.execute("PRAGMA synchronous").fetchone() == (2,)
+
+
+def test_time_never_goes_back(tmp_path, monkeypatch):
+    """faults.md 17: the clock is set back between two drivers and within one."""
+    path = tmp_path / "record.db"
+    times = []
+    for clock in (2e9, 1e9):
+        record = Record(path)
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock)
+        record.trial_started(len(times), {}, {}, {})
+        monkeypatch.setattr(time, "time", lambda clock=clock: clock - 1e6)
+        record.trial_ended(len(times), "complete", "")
+        times += [row["t"] for row in read(path)[0][len(times) :]]
+        record.close()
+    trials, _ = read(path)
+    assert times == sorted(times)
+    assert all(t["t_ended"] >= t["t"] for t in trials)
+    assert trials[1]["t"] >= trials[0]["t_ended"]
+
+
+def test_an_end_comes_with_its_rung(tmp_path):
+    """In one transaction: no kill can leave a judged trial without its end."""
+    record = Record(tmp_path / "record.db")
+    record.trial_started(0, {}, {}, {})
+    record.rung(0, 0, {"train_s": 2.0, "eval_s": 0.5}, {}, end=("stopped", "place 3 of 3"))
+    trials, rungs = read(tmp_path / "record.db")
+    assert (trials[0]["state"], trials[0]["reason"], trials[0]["train_s"]) == ("stopped", "place 3 of 3", 2.0)
+    assert len(rungs) == 1
+
+
+def test_a_rung_between_budgets_gives_way_when_its_trial_goes_on(tmp_path):
+    record = Record(tmp_path / "record.db")
+    record.trial_started(0, {"a": 1}, {}, {})
+    record.rung(0, 0, {"val_loss": 0.5}, {})
+    record.rung(0, 1, {"val_loss": 0.4}, {}, partial=True, end=("interrupted", "the search ended"))
+    record.trial_restarted(0, "the sweep goes on", {"a": 2})
+    trials, rungs = read(tmp_path / "record.db")
+    assert (trials[0]["state"], trials[0]["ended"], trials[0]["config"]) == ("running", None, {"a": 2})
+    assert [r["rung"] for r in rungs] == [0]
+    record.rung(0, 1, {"val_loss": 0.3}, {"x": "1"})
+    record.rung(0, 0, {"val_loss": 9.9}, {"x": "2"}, again=True)
+    rungs = rows(tmp_path / "record.db", "rungs", "seq")
+    assert [(r["rung"], r["metrics"]["val_loss"], r["files"]) for r in rungs] == [(0, 0.5, {"x": "2"}), (1, 0.3, {"x": "1"})]
+    assert [r["reason"] for r in rows(tmp_path / "record.db", "restarts")] == ["the sweep goes on"]
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda whole: whole[: len(whole) // 2], lambda whole: b"no database at all" * 99, lambda whole: b""]
+)
+def test_a_record_that_is_cut_short_is_refused(tmp_path, damage):
+    """faults.md 13."""
+    path = tmp_path / "record.db"
+    record = Record(path)
+    for number in range(50):
+        record.trial_started(number, {"x": "y" * 500}, {}, {})
+    record.close()
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(BadInput, match="cannot be read as a sweep's record"):
+        read(path)
+
+
+def test_a_full_disk_is_waited_for(tmp_path):
+    """faults.md 13. SQLite itself says that there is no room: its file may not grow."""
+    path = tmp_path / "record.db"
+    waited = []
+
+    def patience(wrong: str):
+        waited.append(wrong)
+        if len(waited) == 3:
+            record._db.execute("PRAGMA max_page_count = 100000")
+
+    record = Record(path, patience=patience)
+    record._db.execute(f"PRAGMA max_page_count = {record._db.execute('PRAGMA page_count').fetchone()[0]}")
+    record.trial_started(0, {"x": "y" * 50_000}, {}, {})
+    assert len(waited) == 3
+    assert "full" in waited[0]
+    assert [t["number"] for t in read(path)[0]] == [0]
+
+
+def test_what_ends_the_wait_is_raised_and_nothing_is_half_written(tmp_path):
+    def patience(wrong: str):
+        raise NoRoom(wrong)
+
+    record = Record(tmp_path / "record.db", patience=patience)
+    record._db.execute(f"PRAGMA max_page_count = {record._db.execute('PRAGMA page_count').fetchone()[0]}")
+    with pytest.raises(NoRoom, match="record.db cannot be written"):
+        record.trial_started(0, {"x": "y" * 50_000}, {}, {})
+    record._db.execute("PRAGMA max_page_count = 100000")
+    record.trial_started(0, {}, {}, {})
+    assert len(read(tmp_path / "record.db")[0]) == 1
 
 
 def test_keeper_keeps_the_best(tmp_path):
@@ -71,7 +167,32 @@ def test_keeper_keeps_the_best(tmp_path):
     assert keeper.wants(1, 0.25), "and takes no place from its future"
     keeper.keep(1, 0.2, {"model": b"better"})
     assert (tmp_path / "1" / "model").read_bytes() == b"better"
-    assert not keeper.beat(1, 0.5, 2.0, 0.1)
+    assert not keeper.beat(1, 0.5, 2.0, 0.1, ("a node", 1))
     keeper.end()
-    assert keeper.beat(1, 0.7, 3.0, 0.1)
-    assert keeper.latest() == {1: (0.7, 3.0, 0.1)}
+    assert keeper.beat(1, 0.7, 3.0, 0.1, ("a node", 1))
+    assert keeper.latest() == ({1: (0.7, 3.0, 0.1)}, "", {})
+
+
+def test_keeper_names_who_is_silent(tmp_path):
+    keeper = Keeper(str(tmp_path), best=2)
+    for number in (1, 2, 3):
+        keeper.beat(number, 0.5, 1.0, 0.1, ("a node", number))
+    keeper.rest(2)
+    keeper.forget(3)
+    assert keeper.latest(silence=60)[2] == {}
+    assert keeper.latest(silence=0)[2] == {1: ("a node", 1)}
+    assert keeper.latest(silence=0)[2] == {}, "said once"
+
+
+def test_keeper_holds_the_latest_whole_state(tmp_path):
+    keeper = Keeper(str(tmp_path), best=2)
+    assert keeper.state(7) is None
+    keeper.hold(7, 9, b"nine")
+    keeper.hold(7, 10, b"ten")
+    assert keeper.state(7) == b"ten"
+    assert len(list(tmp_path.rglob("*"))) == 2, "the older one is gone"
+    (found,) = (tmp_path / "7").iterdir()
+    found.write_bytes(b"tEn")
+    assert keeper.state(7) is None, "a flipped bit"
+    keeper.forget(7)
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ def test_a_third_goes_on():
     assert [asha.judge(0, v).go_on for v in (0.5, 0.9)] == [True, True], "nobody to compare with yet"
     verdict = asha.judge(0, 0.7)
     assert not verdict.go_on
-    assert verdict.reason == "place 2 of 3 at rung 1, beyond the best 1: 0.7000 against 0.5000"
+    assert verdict.words(0, 0.7) == "place 2 of 3 at rung 1, beyond the best 1: 0.7000 against 0.5000"
     assert [asha.judge(0, v).go_on for v in (0.6, 0.4, 0.45, 0.95, 0.96, 0.41)] == [False, True, True, False, False, True]
     assert asha.judge(1, 9.0).go_on, "every rung by itself"
 

@@ -6,10 +6,11 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from sweeps.search.draw import SEARCHERS, first_configs
 from sweeps.search.find_space import find_space
 from sweeps.search.record import Record, read
 from sweeps.search.scheduler import Asha, Never
-from sweeps.search.searcher import METRICS, SEARCHERS, Search, first_configs
+from sweeps.search.searcher import DEATHS, METRICS, Job, Search
 from sweeps.search.space import SPACES, Space
 from trainable.errors import BadInput
 
@@ -22,7 +23,7 @@ def make(tmp_path):
 
     def make(space=SPACES["quick"], **arguments):
         record = Record(tmp_path / "record.db", arguments.pop("listeners", ()))
-        given = {"sampler": SEARCHERS["random"](0), "scheduler": Asha(), "rungs": RUNGS, "trials": 30}
+        given = {"sampler": SEARCHERS["random"], "scheduler": Asha(), "rungs": RUNGS, "trials": 30}
         return Search(space, record, **(given | arguments))
 
     return make
@@ -42,7 +43,7 @@ def play(search: Search, at_once: int = 2):
     running: dict[int, tuple[dict, int]] = {}
     while True:
         while len(running) < at_once and (asked := search.ask()):
-            running[asked[0]] = (asked[1], 0)
+            running[asked.number] = (asked.config, 0)
         if not running:
             return
         for number, (config, rung) in list(running.items()):
@@ -54,7 +55,7 @@ def play(search: Search, at_once: int = 2):
 
 @pytest.mark.parametrize("searcher", SEARCHERS)
 def test_study_and_record_tell_the_same(make, tmp_path, searcher):
-    search = make(sampler=SEARCHERS[searcher](0))
+    search = make(sampler=SEARCHERS[searcher])
     play(search, at_once=3)
     trials, rungs = read(tmp_path / "record.db")
     assert [t["number"] for t in trials] == list(range(30))
@@ -76,7 +77,7 @@ def test_study_and_record_tell_the_same(make, tmp_path, searcher):
 
 def test_starts_with_the_recipe_on_every_architecture(make):
     search = make(trials=6)
-    drawn = [search.ask()[1] for _ in range(6)]
+    drawn = [search.ask().config for _ in range(6)]
     assert [config["arch"] for config in drawn[:2]] == ["convnet", "convnet"]
     assert len({config["arch"] for config in drawn}) == 5
     assert [config["optimizer"] for config in drawn] == ["adamw", "muon", "adamw", "adamw", "adamw", "adamw"]
@@ -96,56 +97,107 @@ def test_starting_points_lie_in_their_space(name):
 @pytest.mark.parametrize("metric", METRICS)
 def test_metric(make, metric):
     search = make(metric=metric)
-    number, _ = search.ask()
+    number = search.ask().number
     search.hear(number, result(0.5, 1.0))
     assert search.study.trials[0].intermediate_values == {0: 0.5 if metric == "val_loss" else 0.25}
 
 
 def test_failures_are_told_with_their_reason(make, tmp_path):
     search = make(scheduler=Never())
-    first, second, third = (search.ask()[0] for _ in range(3))
+    first, second, third = (search.ask().number for _ in range(3))
     assert not search.hear(first, {"failed": "FloatingPointError: the loss is nan at step 7", "train_s": 2.0, "eval_s": 0.0})
     assert search.hear(second, result(1.0, 1.0))
-    search.lose(second, "its process died")
-    search.lose(second, "told twice")
+    for attempt in range(DEATHS):
+        search.lose(second, "its process died")
+        search.lose(second, "told twice")
+        assert attempt == DEATHS - 1 or search.ask() == Job(second, search._running[second].config, attempt + 1)
     search.lose(99, "never heard of")
     assert search.hear(third, result(1.0, 1.0))
     trials, _ = read(tmp_path / "record.db")
     assert [(t["state"], t["reason"], t["train_s"]) for t in trials] == [
         ("failed", "FloatingPointError: the loss is nan at step 7", 2.0),
-        ("failed", "its process died", 1.0),
-        ("running", "", 0.0),
+        ("failed", "its process died, 3 times", 1.0),
+        ("running", "", 1.0),
     ]
-    assert [t.state for t in search.study.trials[:3]] == [TrialState.FAIL, TrialState.FAIL, TrialState.RUNNING]
+    assert [search.memory.get_trial(number).state for number in range(3)] == [
+        TrialState.FAIL,
+        TrialState.FAIL,
+        TrialState.RUNNING,
+    ]
+
+
+@pytest.mark.parametrize("value", [None, float("nan"), float("inf")])
+def test_a_missing_metric_fails_its_trial_alone(make, tmp_path, value):
+    """faults.md 24."""
+    search = make(trials=2)
+    first, second = search.ask().number, search.ask().number
+    without = {**result(0.5, 1.0), "val_loss": value}
+    assert not search.hear(first, {name: v for name, v in without.items() if v is not None})
+    assert search.hear(second, result(0.5, 1.0))
+    trials, rungs = read(tmp_path / "record.db")
+    assert [t["state"] for t in trials] == ["failed", "running"]
+    assert trials[0]["reason"] == "its result has no val_loss, or none that is a number"
+    assert [r["number"] for r in rungs] == [1]
+
+
+def test_ten_preemptions_of_one_trial_are_not_its_failures(make, tmp_path):
+    """faults.md 10."""
+    search = make(trials=1)
+    number = search.ask().number
+    for attempt in range(10):
+        search.lose(number, "its node was preempted", machine=True)
+        assert not search.hear(number, result(0.5, 1.0)), "what comes late is not taken"
+        assert not search.finished
+        assert search.ask().attempt == attempt + 1
+    for rung in RUNGS:
+        search.hear(number, result(0.5, rung))
+    trials, rungs = read(tmp_path / "record.db")
+    assert [t["state"] for t in trials] == ["complete"]
+    assert len(rungs) == 3
+    assert search.finished
+
+
+def test_out_of_memory_is_tried_again_alone_in_parts(make, tmp_path):
+    """faults.md 22: nothing else runs beside it, and the searcher hears the true result."""
+    search = make(trials=3)
+    first, second = search.ask(), search.ask()
+    assert first.config["accumulate"] == 1
+    assert not search.hear(first.number, {"out_of_memory": "OutOfMemoryError: 3 GiB"})
+    alone = search.ask()
+    assert (alone.number, alone.alone, alone.config["accumulate"]) == (first.number, True, 4)
+    assert search.ask() is None, "it has its machine for itself"
+    assert not search.finished
+    assert search.hear(second.number, result(0.6, 1.0))
+    assert search.hear(first.number, result(0.4, 1.0))
+    assert search.study.trials[0].intermediate_values == {0: 0.4}
+    search.lose(first.number, "out of memory: killed", memory=True)
+    assert search.ask().number == 2, "it has failed; the others go on"
+    trials = read(tmp_path / "record.db")[0]
+    assert trials[0]["state"] == "failed"
+    assert trials[0]["reason"] == "out of memory: killed; alone on its machine and with batches in 4 parts, too"
+    assert trials[0]["config"]["accumulate"] == 4
 
 
 def test_a_search_where_everything_fails_ends(make):
     search = make(trials=None)
     while asked := search.ask():
-        search.hear(asked[0], {"failed": "ValueError: no"})
+        search.hear(asked.number, {"failed": "ValueError: no"})
     assert search.started == 20
-
-
-def test_what_tune_starts_again_has_ended_for_us(make):
-    search = make()
-    number, _ = search.ask()
-    search.lose(number, "its node was preempted")
-    assert not search.hear(number, result(0.5, 1.0))
 
 
 def test_a_search_that_breaks_off_leaves_nothing_running(make, tmp_path):
     search = make()
-    number, _ = search.ask()
+    number = search.ask().number
     search.ask()
     search.hear(number, result(0.5, 1.0))
-    search.abandon("the search broke off")
+    search.close("the search broke off")
     assert [(t["state"], t["train_s"]) for t in read(tmp_path / "record.db")[0]] == [("interrupted", 1.0), ("interrupted", 0.0)]
 
 
 def test_the_end_of_the_search(make, tmp_path):
     over = []
     search = make(is_over=lambda: bool(over))
-    first, second = search.ask()[0], search.ask()[0]
+    first, second = search.ask().number, search.ask().number
     over.append(True)
     assert search.ask() is None
     assert not search.hear(first, result(0.4, 0.7, interrupted=True))
@@ -156,7 +208,7 @@ def test_the_end_of_the_search(make, tmp_path):
         ("interrupted", "the search ended before it began"),
     ]
     assert len(rungs) == 1
-    assert [t.state for t in search.study.trials[:2]] == [TrialState.PRUNED, TrialState.FAIL]
+    assert [search.memory.get_trial(number).state for number in range(2)] == [TrialState.PRUNED, TrialState.FAIL]
 
 
 def test_trials_are_counted(make, tmp_path):

@@ -21,9 +21,10 @@ from rich.console import Console
 
 from sweeps import zoo
 from sweeps.choose import cost
+from sweeps.search.draw import SEARCHERS
 from sweeps.search.record import Record, read
 from sweeps.search.scheduler import SCHEDULERS
-from sweeps.search.searcher import SEARCHERS, Search
+from sweeps.search.searcher import Search
 from sweeps.show import figures, zoo_table
 from trainable import engine
 from trainable.archs import ARCHS
@@ -172,10 +173,10 @@ def test_one_recipe(tmp_path):
     """Every network once, in the order given, under the same recipe and seed; a knob is for its network alone."""
     args = asked("--archs", "resnet18,convnet", "--set", "convnet.width=16", "--set", "lr=0.002", "--seed", "7", "--epochs", "2")
     recipes = {arch: zoo.recipe(args, arch) for arch in args.archs}
-    sampler, scheduler = SEARCHERS["random"](0), SCHEDULERS["none"]()
+    sampler, scheduler = SEARCHERS["random"], SCHEDULERS["none"]()
     space, record = zoo.one_each(recipes), Record(tmp_path / "record.db")
     search = Search(space, record, sampler=sampler, scheduler=scheduler, rungs=[1.0, 2.0], trials=2, seed=None)
-    drawn = [search.ask()[1] for _ in recipes]
+    drawn = [search.ask().config for _ in recipes]
     assert search.ask() is None
     assert [config["arch"] for config in drawn] == ["resnet18", "convnet"]
     assert [(config["lr"], config["seed"], config["epochs"]) for config in drawn] == [(0.002, 7, 2.0)] * 2

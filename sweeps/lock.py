@@ -1,0 +1,30 @@
+"""One driver a sweep."""
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from trainable.errors import BadInput
+
+
+class Lock:
+    """Held from `take` until this process ends, however it ends: the kernel lets go of it.
+
+    On one machine; on a file system that several share, as far as that one carries flock over.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def take(self):
+        """Raises BadInput if another driver holds it."""
+        self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as wrong:
+            who = os.pread(self._handle, 200, 0).decode(errors="replace").strip() or "another process"
+            os.close(self._handle)
+            raise BadInput(f"{self.path.parent} has a driver at work ({who}); wait for it, or end it first") from wrong
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)

@@ -1,0 +1,124 @@
+"""Real sweeps as processes of their own, and what every finished one leaves."""
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import pytest
+from safetensors.numpy import load_file
+
+from sweeps.choose import members
+from sweeps.search.record import read
+from trainable import saved
+from trainable.errors import BadInput
+
+ROOT = Path(__file__).resolve().parents[1]
+SWEEP = [sys.executable, str(ROOT / "sweeps" / "arch_sweep.py")]
+FILES = ("sweep.json", "record.db", "trials.parquet", "curves.parquet", "ensemble.json", "submission.csv")
+
+
+def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    """A sweep in a process group of its own, called from another folder."""
+    command = [*SWEEP, "--results", str(tmp_path / "results"), "--name", "s", "--dataset", "digits-sample", *arguments]
+    return subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def resume(tmp_path: Path, *arguments: str) -> subprocess.Popen:
+    command = [*SWEEP, "--results", str(tmp_path / "results"), "--resume", "s", *arguments]
+    return subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(sweep: subprocess.Popen, seconds: float = 280) -> str:
+    try:
+        said, _ = sweep.communicate(timeout=seconds)
+    finally:
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
+    return said
+
+
+def check_folder(folder: Path) -> dict:
+    """What every finished sweep leaves; returns ensemble.json."""
+    for name in FILES:
+        assert (folder / name).stat().st_size > 0, name
+    with sqlite3.connect(folder / "record.db") as db:
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    trials, rungs = read(folder / "record.db")
+    assert "running" not in {t["state"] for t in trials}
+    table = pd.read_parquet(folder / "trials.parquet")
+    assert table["trial"].tolist() == [t["number"] for t in trials]
+    assert len(pd.read_parquet(folder / "curves.parquet")) == len(rungs)
+    ensemble = json.loads((folder / "ensemble.json").read_text())
+    assert ensemble["val"]["errors"] <= table["val_error"].min() * ensemble["val"]["images"] + 1e-6
+    assert sum(m["weight"] for m in ensemble["members"]) == pytest.approx(1)
+    for member in ensemble["members"]:
+        _, config, _ = saved.load(folder / "trials" / str(member["trial"]))
+        assert config.arch == member["arch"]
+    found = {m.trial: m for m in members.find(folder)}
+    assert {m["trial"] for m in ensemble["members"]} <= set(found), "what was chosen can be combined again"
+    predicted = load_file(found[ensemble["members"][0]["trial"]].folder / members.PREDICTIONS)
+    assert predicted["test"].shape == (2000, 10)
+    rows = list(csv.reader((folder / "submission.csv").open()))
+    assert rows[0] == ["ImageId", "Label"]
+    assert len(rows) == 2001
+    assert [int(i) for i, _ in rows[1:]] == sorted({int(i) for i, _ in rows[1:]})
+    assert {label for _, label in rows[1:]} <= set("0123456789")
+    assert not list(folder.rglob(".*.tmp"))
+    return ensemble
+
+
+def check_mlflow(folder: Path):
+    """A parent run and a child a trial, none left running."""
+    trials, rungs = read(folder / "record.db")
+    uri = f"sqlite:///{folder.parent / 'mlflow.db'}"
+    mlflow.set_tracking_uri(uri)
+    runs = mlflow.search_runs(experiment_names=["digits-sample"])
+    assert len(runs) == len(trials) + 1
+    assert "RUNNING" not in set(runs["status"])
+    children = runs.dropna(subset=["tags.mlflow.parentRunId"])
+    assert sorted(children["tags.trial"].astype(int)) == [t["number"] for t in trials]
+    client = mlflow.MlflowClient(uri)
+    histories = [client.get_metric_history(run, "val_loss") for run in children["run_id"]]
+    assert sum(map(len, histories)) == len(rungs)
+
+
+def count(record: Path, table: str) -> int:
+    """The rows of a record that may not be there yet."""
+    try:
+        return len(read(record)[table == "rungs"])
+    except BadInput:
+        return 0
+
+
+def wait(condition, seconds: float = 120):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "it did not come to that"
+        time.sleep(0.2)
+
+
+def processes_under(root: int) -> list[int]:
+    """Every process that descends from `root`."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue  # it ended meanwhile
+    found, frontier = [], [root]
+    while frontier:
+        frontier = [pid for pid, parent in parents.items() if parent in frontier]
+        found += frontier
+    return found
