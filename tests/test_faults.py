@@ -1,0 +1,310 @@
+"""Real faults in real sweeps: nothing that was recorded is lost, nothing is done twice."""
+
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import chaos
+import pytest
+from killed_at import PLACES
+from running import ROOT, SWEEP, check_folder, check_mlflow, count, finish, resume, start, wait
+
+from sweeps.search import launch
+from sweeps.search.cluster import cluster
+from sweeps.search.draw import SEARCHERS
+from sweeps.search.record import Record, read, rows
+from sweeps.search.scheduler import SCHEDULERS
+from sweeps.search.searcher import PARTS, Search
+from sweeps.search.space import Space
+from trainable import files
+from trainable.ray_trial import RayTrial
+
+pytestmark = pytest.mark.full
+
+TINY = ("--space", "mine.py:draw", "--max-epochs", "0.3")
+SECRET = "hunter2-swordfish"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """What a sweep of six trials comes to that nothing happens to."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "mine.py").write_text(chaos.SPACE)
+    sweep = start(folder, *TINY, "--trials", "6", "--concurrent", "1")
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    return chaos.facts(folder / "results" / "s")
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(chaos.SPACE)
+    return tmp_path
+
+
+def test_a_driver_killed_in_every_place(mine, whole):
+    """faults.md 1: one sweep, killed in one place after the other, comes to what it comes to undisturbed."""
+    driver, ours = [sys.executable, str(ROOT / "tests" / "killed_at.py")], ["--results", str(mine / "results")]
+    begun = ["--name", "s", "--dataset", "digits-sample", *TINY, "--trials", "6", "--concurrent", "1"]
+    for place, nth in zip(PLACES, (1, 2, 5, 4, 1), strict=True):
+        killed = subprocess.run([*driver, place, str(nth), *ours, *begun], cwd=mine, capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+        begun = ["--resume", "s"]
+    sweep = resume(mine)
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    folder = mine / "results" / "s"
+    check_folder(folder)
+    check_mlflow(folder)
+    assert chaos.facts(folder) == whole
+    assert len(rows(folder / "record.db", "drivers")) == 1 + len(PLACES)
+    assert "Traceback" not in said
+
+
+def test_chaos(tmp_path):
+    """faults.md 1, at random moments; fewer of them than `python tests/chaos.py` has."""
+    command = [sys.executable, str(ROOT / "tests" / "chaos.py"), "--trials", "4", "--kills", "1", "--max-epochs", "0.3"]
+    done = subprocess.run([*command, "--folder", str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The same 4 trials, rungs, decisions and numbers" in done.stdout
+
+
+def test_two_drivers_of_one_sweep(mine):
+    """faults.md 4: the second is refused, and the first goes on."""
+    sweep = start(mine, *TINY, "--trials", "40")
+    wait(lambda: count(mine / "results" / "s" / "record.db", "rungs") >= 2)
+    second = resume(mine)
+    said = finish(second)
+    assert second.returncode == 2
+    assert said.count("\n") == 1
+    assert f"has a driver at work (process {sweep.pid} on" in said
+    assert sweep.poll() is None
+    os.killpg(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+
+
+def test_networks_that_were_damaged_are_trained_again(mine):
+    """faults.md 14: ten of them, cut short, with a flipped bit, gone."""
+    sweep = start(mine, *TINY, "--trials", "10", "--scheduler", "none")
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    folder = mine / "results" / "s"
+    before, paths = chaos.facts(folder), sorted(folder.glob("trials/*/model.safetensors"))
+    assert len(paths) == 10
+    digests = [files.digest(path) for path in paths]
+    for i, path in enumerate(paths):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        damaged = (bytes(content), bytes(content[: len(content) // 2]), b"")[i % 3]
+        path.unlink() if i == 9 else path.write_bytes(damaged)
+    sweep = resume(mine)
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    assert [files.digest(path) for path in paths] == digests
+    assert chaos.facts(folder) == before
+    assert [row["reason"] for row in rows(folder / "record.db", "restarts")] == ["its network was lost"] * 10
+    check_folder(folder)
+    check_mlflow(folder)
+
+
+def test_rubbish_pickles_and_secrets(mine, monkeypatch):
+    """faults.md 15, 16, 37 and 38: what lies in the folder is never run, and no secret gets there."""
+    for name in ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, f"{SECRET}-{name}")
+    began = time.time()
+    sweep = start(mine, *TINY, "--trials", "6")
+    folder = mine / "results" / "s"
+    wait(lambda: count(folder / "record.db", "rungs") >= 3)
+    os.kill(sweep.pid, signal.SIGKILL)
+    sweep.communicate()
+    trap = pickle.dumps(Trap(str(mine / "executed")))
+    for path in [*folder.rglob("tune/**/*"), *folder.glob("trials/*/*"), folder / "tune" / "tuner.pkl", folder / "evil.pkl"]:
+        if not path.is_dir() and path.name != "probs.safetensors":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(trap)
+    (folder / "sweep.json").write_text('{"arguments": {"trials": 999999, "space": "quick"}}')
+    (folder / "trials" / "0" / "state-999999-0123456789abcdef.safetensors").write_bytes(trap)
+    sweep = resume(mine)
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    check_folder(folder)
+    assert len(read(folder / "record.db")[0]) == 6, "the record says how many, not sweep.json"
+    for command in (
+        ["sweeps/explain.py", str(folder), "0"],
+        ["trainable/train.py", "--trial", f"{folder}/0", "--out", str(mine / "n")],
+    ):
+        done = subprocess.run([sys.executable, str(ROOT / command[0]), *command[1:]], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said += done.stdout + done.stderr
+    assert not (mine / "executed").exists()
+    logs = [path for path in Path("/tmp/ray").glob("session_2*") if path.stat().st_mtime >= began]
+    assert logs
+    places = [*mine.rglob("*"), *(path for log in logs for path in log.rglob("*"))]
+    assert SECRET not in said
+    assert [path for path in places if path.is_file() and SECRET.encode() in path.read_bytes()] == []
+
+
+class Trap:
+    """Whoever loads its pickle makes a file."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 12 MB at tmp_path/results."""
+    where = tmp_path / "results"
+    where.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(where)], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    yield where
+    subprocess.run(["umount", "-l", str(where)], check=True)
+
+
+def test_a_full_disk(mine, small_disk):
+    """faults.md 13: it waits, says so once, and goes on; when it is ended meanwhile it ends clean, and is resumed."""
+    log, folder, ballast = mine / "log", small_disk / "s", small_disk / "ballast"
+
+    def fill():
+        subprocess.run(["dd", "if=/dev/zero", f"of={ballast}", "bs=64k"], capture_output=True)  # until there is no room
+
+    with log.open("w") as out:
+        command = [*SWEEP, "--results", str(small_disk), "--name", "s", "--dataset", "digits-sample", *TINY, "--trials", "14"]
+        sweep = subprocess.Popen(command, cwd=mine, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        wait(lambda: count(folder / "record.db", "rungs") >= 2)
+        fill()
+        wait(lambda: "waits" in log.read_text())
+        time.sleep(5)
+        assert sweep.poll() is None
+        before = count(folder / "record.db", "rungs")
+        ballast.unlink()
+        wait(lambda: count(folder / "record.db", "rungs") >= before + 3)
+        assert "Traceback" not in log.read_text()
+        fill()
+        wait(lambda: log.read_text().count("waits") >= 2)
+        sweep.send_signal(signal.SIGINT)
+        sweep.wait(100)
+    finally:
+        if sweep.poll() is None:
+            os.killpg(sweep.pid, signal.SIGKILL)
+            sweep.wait()
+    said = log.read_text()
+    assert sweep.returncode == 1, said
+    assert "Traceback" not in said
+    assert said.count("waits") <= 4, "once each time; the record and the keeper may both say it"
+    ballast.unlink()
+    sweep = resume(mine)
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    assert len(read(folder / "record.db")[0]) == 14
+    check_folder(folder)
+
+
+def search_of(config: dict, folder: Path, trials: int = 1, budgets=(1.0, 2.0)) -> Search:
+    more = {"sampler": SEARCHERS["random"], "scheduler": SCHEDULERS["none"](), "rungs": list(budgets), "trials": trials}
+    return Search(Space(lambda trial: config), Record(folder / "record.db"), **more)
+
+
+@pytest.fixture(scope="module")
+def places():
+    """A cluster for the tests that bring trials of their own."""
+    with cluster(None, 1, 0, 2) as places:
+        yield places
+
+
+def searched(search: Search, folder: Path, data, places, trainable, **more):
+    """Run it to its end, which nothing must break off."""
+    broken = launch.run_search(search, data, places, launch.Ending(None), folder, trainable=trainable, **more)
+    assert broken is None
+
+
+def test_a_trial_that_hangs_is_started_again(tmp_path, tiny, places):
+    """faults.md 5."""
+    marker, said = tmp_path / "hung", []
+
+    class HangsOnce(RayTrial):
+        def _evaluate(self, interrupted):
+            if self.rung == 1 and not marker.exists():
+                marker.touch()
+                time.sleep(1000)
+            return super()._evaluate(interrupted)
+
+    search = search_of({"convnet.width": 8}, tmp_path)
+    searched(search, tmp_path, tiny, places, HangsOnce, silence=5.0, warn=said.append)
+    assert [t["state"] for t in read(tmp_path / "record.db")[0]] == ["complete"]
+    assert [(r["rung"], round(r["metrics"]["budget"])) for r in read(tmp_path / "record.db")[1]] == [(0, 1), (1, 2)]
+    assert said == ["Trial 0 has made no step for 5 seconds: its process is ended."]
+    assert "its process died" in rows(tmp_path / "record.db", "restarts")[0]["reason"]
+
+
+def test_a_trial_killed_while_it_hands_over(tmp_path, tiny, places):
+    """faults.md 3: what was half handed over is not there; it comes to the same numbers as one that was not killed."""
+
+    def dying(method: str):
+        class Dies(RayTrial):
+            pass
+
+        def dies(self, *arguments):
+            if self.rung == 1 and not (tmp_path / f"{method} died").exists():
+                (tmp_path / f"{method} died").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return getattr(RayTrial, method)(self, *arguments)
+
+        setattr(Dies, method, dies)
+        return Dies
+
+    found = {}
+    for name in ("whole", "_hand_over", "_hand_over_state"):
+        folder = tmp_path / name
+        folder.mkdir()
+        search = search_of({"convnet.width": 8, "engine": "fp32-nhwc"}, folder)
+        searched(search, folder, tiny, places, RayTrial if name == "whole" else dying(name))
+        rungs = read(folder / "record.db")[1]
+        found[name] = [(r["rung"], r["metrics"]["val_loss"], r["metrics"]["train_loss"]) for r in rungs]
+        assert len(rows(folder / "record.db", "restarts")) == (name != "whole")
+        assert not list((folder / "trials").rglob(".*")), "no half-written file"
+    assert found["whole"] == found["_hand_over"] == found["_hand_over_state"]
+    assert len(found["whole"]) == 2
+
+
+def test_out_of_memory(tmp_path, tiny, places):
+    """faults.md 22: the real allocator refuses a whole batch, and has room for its parts."""
+
+    class Narrow(RayTrial):
+        def _begin(self):
+            size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (size + 700 * 2**20, resource.RLIM_INFINITY))
+            super()._begin()
+
+    # A map of the first layers alone takes 100 MB, of which the whole batch needs a dozen at once.
+    wide = {"convnet.width": 64, "batch_size": 512, "engine": "fp32-nchw"}
+    search = search_of(wide, tmp_path, budgets=(2.0, 4.0))
+    searched(search, tmp_path, tiny, places, Narrow)
+    (trial,), rungs = read(tmp_path / "record.db")
+    assert trial["state"] == "complete", trial["reason"]
+    assert trial["config"]["accumulate"] == PARTS
+    assert len(rungs) == 2
+    (again,) = rows(tmp_path / "record.db", "restarts")
+    assert again["reason"].endswith("now alone, each batch in 4 parts")
+
+
+def test_every_trial_diverges(mine):
+    """faults.md 21 and 25: real NaNs of a real training; the sweep says what the failures have in common."""
+    (mine / "mine.py").write_text('def draw(trial):\n    return {"lr": 1000.0, "optimizer": "sgd", "average": 0.0}\n')
+    sweep = start(mine, "--space", "mine.py:draw", "--max-epochs", "8", "--trials", "3")
+    said = finish(sweep)
+    assert sweep.returncode == 1, said
+    assert "No trial left a network: 3 were tried. 3 of them: FloatingPointError" in said
+    assert "Traceback" not in said
+    trials, _ = read(mine / "results" / "s" / "record.db")
+    assert all("FloatingPointError" in t["trace"] for t in trials)
