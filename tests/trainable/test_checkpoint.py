@@ -47,6 +47,20 @@ def test_a_training_goes_on_as_if_it_had_not_stopped(tiny, config):
     assert checkpoint.about(begun)["spent"] == 1.5
 
 
+@pytest.mark.gpu
+def test_a_training_goes_on_on_a_gpu(tiny):
+    """The same images, weights and random numbers; the sums of a GPU may differ in the last digits."""
+    config = TrialConfig(knobs={"dropout": 0.3}, epochs=6, batch_size=64)
+    run = fit(config, tiny)
+    _, state = step(run, 21)
+    begun = checkpoint.pack(state)
+    wanted, state = step(run, 9)
+    got, resumed = step(fit(config, tiny, begun=begun), 9)
+    assert got["loss"].item() == pytest.approx(wanted["loss"].item(), rel=1e-2)
+    assert torch.equal(state.order, resumed.order)
+    assert state.average.steps == resumed.average.steps
+
+
 def test_what_does_not_fit_is_refused(tiny):
     config = TrialConfig(**MORE)
     begun = checkpoint.pack(step(fit(config, tiny), 1)[1])
