@@ -154,12 +154,14 @@ class Search:
         if not math.isfinite(metrics.get(self.metric, math.nan)):
             return self._end(number, "failed", f"its result has no {self.metric}, or none that is a number")
         files = json.loads(result.get("files", "{}"))
-        if rung in trial.known:  # trained again, from an older state
-            return self._again(number, rung, files)
         if result["interrupted"]:
             end = "interrupted", f"the search ended at {metrics['budget']:.2f} epochs"
+            if rung in trial.known:
+                return self._end(number, *end)
             self.record.rung(number, rung, metrics, files, partial=True, end=end)
             return self._tell(number, "interrupted", {rung: metrics[self.metric]})
+        if rung in trial.known:  # trained again, from an older state
+            return self._again(number, rung, files)
         trial.known[rung] = metrics
         end = self._judge(rung, metrics[self.metric])
         self.record.rung(number, rung, metrics, files, end=end)

@@ -151,6 +151,24 @@ def test_a_lost_network_is_trained_again_and_changes_no_decision(tmp_path):
     assert trained.count((best, 2)) == 1
 
 
+def test_an_end_while_something_is_trained_again(tmp_path):
+    """It is as it was: what had ended has ended, what had been interrupted is interrupted."""
+    path = tmp_path / "record.db"
+    search = begin(path, "random", trials=2)
+    jobs = [search.ask() for _ in range(2)]
+    for job in jobs:
+        search.hear(job.number, result(job.config, 0))
+    search.hear(jobs[0].number, {"failed": "ValueError: no"})
+    search.record.close()
+    search = begin(path, "random", trials=2, again=[0])
+    assert {search.ask().number for _ in range(2)} == {0, 1}
+    for job in jobs:
+        assert not search.hear(job.number, {**result(job.config, 0), "interrupted": True, "budget": 0.5})
+    trials, rungs = read(path)
+    assert [t["state"] for t in trials] == ["failed", "interrupted"]
+    assert [(r["rung"], r["partial"], r["metrics"]["budget"]) for r in rungs] == [(0, 0, 1.0)] * 2
+
+
 def test_more_trials(tmp_path):
     """A sweep of 12 that is given 24 is a sweep of 24."""
     whole, grown = tmp_path / "whole.db", tmp_path / "grown.db"
