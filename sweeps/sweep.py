@@ -182,10 +182,13 @@ def _never_begun(folder: Path) -> bool:
     """Whether a driver ended before it had written anything there: nothing but a lock, and a record without a driver."""
     if not folder.is_dir() or any(not path.name.startswith(("lock", "record.db")) for path in folder.iterdir()):
         return False
-    try:
-        return not rows(folder / "record.db", "drivers")
-    except BadInput:  # no record, or one without tables
+    record = folder / "record.db"
+    if not record.exists() or not record.stat().st_size:
         return True
+    try:
+        return not rows(record, "drivers")
+    except BadInput:  # something else
+        return False
 
 
 def _about(args: Namespace, data) -> dict:
