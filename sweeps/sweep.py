@@ -180,7 +180,8 @@ def _new_folder(args: Namespace) -> Path:
 
 def _never_begun(folder: Path) -> bool:
     """Whether a driver ended before it had written anything there: nothing but a lock, and a record without a driver."""
-    if not folder.is_dir() or any(not path.name.startswith(("lock", "record.db")) for path in folder.iterdir()):
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if "lock" not in names or any(not name.startswith(("lock", "record.db")) for name in names):
         return False
     record = folder / "record.db"
     if not record.exists() or not record.stat().st_size:

@@ -65,7 +65,7 @@ def cluster(
             f"no Ray cluster to work on at {address or 'this machine'}: {str(wrong).splitlines()[0]}; "
             "both sides need the same Ray and Python and, if it asks for a token, ~/.ray/auth_token and RAY_AUTH_MODE=token"
         ) from wrong
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is in the record, and said in one line
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         if gpus is None and any(node.get("GPU", 0) >= 1 for node in nodes):

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -266,7 +265,7 @@ def rungs_of(record: Path) -> list[dict]:
     """Of a record that may not be there yet."""
     try:
         return read(record)[1]
-    except sqlite3.OperationalError:
+    except BadInput:
         return []
 
 
