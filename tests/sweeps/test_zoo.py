@@ -31,6 +31,7 @@ from trainable.archs.torchvision_zoo import TorchvisionArch
 from trainable.config import TrialConfig
 from trainable.datasets import Dataset, Split
 from trainable.datasets.container import nothing
+from trainable.errors import BadInput
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = ("--dataset", "digits-sample")
