@@ -3,6 +3,7 @@
 from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import optuna
@@ -33,18 +34,20 @@ class Before:
     phases: dict[str, dict[str, str]]  # files and digests by phase
     seconds: float  # that its drivers have worked
 
-    def kept(self, keep: int = KEEP) -> dict[int, tuple[float, dict[str, str]]]:
-        """The best networks that trials handed over, which should lie in the folder: their loss and files, by trial."""
+    @cached_property
+    def kept(self) -> dict[int, tuple[float, bool]]:
+        """The best networks that trials handed over, by trial: their loss, and whether they lie there as recorded."""
         last = {row["number"]: (row["metrics"]["val_loss"], row["files"]) for row in self.rungs if row["files"]}
-        return dict(sorted(last.items(), key=lambda item: item[1][0])[:keep])
+        best = sorted(last.items(), key=lambda item: item[1][0])[:KEEP]
+        return {number: (loss, self._lies_there(number, named)) for number, (loss, named) in best}
 
     def lost(self) -> list[int]:
         """The trials whose network should lie in the folder, and does not as it was recorded."""
-        return [number for number, (_, named) in self.kept().items() if not self._lies_there(number, named)]
+        return [number for number, (_, there) in self.kept.items() if not there]
 
     def losses(self) -> dict[int, float]:
         """The loss of each network that lies in the folder as it was recorded, by trial."""
-        return {number: loss for number, (loss, named) in self.kept().items() if self._lies_there(number, named)}
+        return {number: loss for number, (loss, there) in self.kept.items() if there}
 
     def _lies_there(self, number: int, named: dict[str, str]) -> bool:
         return all(is_whole(self.folder / "trials" / str(number) / name, sha) for name, sha in named.items())
