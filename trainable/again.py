@@ -12,7 +12,7 @@ import torch
 
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
-from trainable.fit import State, evaluate
+from trainable.fit import State, evaluate, mean_loss
 
 COMPARED = ("val_error", "val_loss", "train_loss")
 
@@ -84,11 +84,8 @@ class Comparison:
         """Take a step of the training; whether it has reached all that is recorded."""
         self.losses.append(metrics["loss"])
         while len(self.now) < len(self.trial.rungs) and state.step >= state.steps_at(self.trial.rungs[len(self.now)]["budget"]):
-            found = evaluate(state, data.val)[0]
-            if self.losses:
-                found["train_loss"] = torch.stack(self.losses).float().mean().item()
+            self.now.append({**evaluate(state, data.val)[0], **mean_loss(self.losses)})
             self.losses = []
-            self.now.append(found)
         return len(self.now) == len(self.trial.rungs)
 
     @property

@@ -202,6 +202,11 @@ def predict(
     return torch.cat(out).numpy()
 
 
+def mean_loss(losses: list[Tensor]) -> dict[str, float]:
+    """The mean of some steps' losses as the metric `train_loss`; nothing of no steps."""
+    return {"train_loss": torch.stack(losses).float().mean().item()} if losses else {}
+
+
 def evaluate(state: State, split: Split, beat: Callable[[], object] = lambda: None) -> tuple[dict, np.ndarray]:
     """The present network, settled, on a labelled split: its metrics, and its calibrated probabilities [n, classes].
 

@@ -15,7 +15,7 @@ from trainable import checkpoint, saved
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
-from trainable.fit import evaluate, fit
+from trainable.fit import evaluate, fit, mean_loss
 
 BEAT = 0.5  # seconds between two beats: a trial says how far it is and hears whether the search is over
 TRACE = 6  # entries of a traceback that are kept: its end
@@ -114,8 +114,7 @@ class RayTrial(tune.Trainable):
     def _evaluate(self, interrupted: bool) -> dict:
         began = time.monotonic()
         metrics, probs = evaluate(self.state, self.data.val, beat=self._beat)
-        if self.losses:
-            metrics["train_loss"] = torch.stack(self.losses).float().mean().item()
+        metrics |= mean_loss(self.losses)
         self.losses = []
         self.eval_s += time.monotonic() - began
         files = self._hand_over(metrics, probs)
