@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_rubbish_pickles_and_secrets(mine, monkeypatch):
         assert done.returncode == 0, done.stderr
         said += done.stdout + done.stderr
     assert not (mine / "executed").exists()
-    logs = [path for path in Path("/tmp/ray").glob("session_2*") if path.stat().st_mtime >= began]
+    logs = [path for path in (Path(tempfile.gettempdir()) / "ray").glob("session_2*") if path.stat().st_mtime >= began]
     assert logs
     places = [*mine.rglob("*"), *(path for log in logs for path in log.rglob("*"))]
     assert SECRET not in said
