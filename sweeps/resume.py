@@ -7,9 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 import optuna
-from optuna.distributions import distribution_to_json
 
-from sweeps.search.draw import draw_config
+from sweeps.search.draw import distributions_of, draw_config
 from sweeps.search.launch import KEEP
 from sweeps.search.record import rows
 from sweeps.search.space import Space
@@ -123,8 +122,7 @@ def check_space(earlier: Before, space: Space):
             what = str(wrong)
         else:
             other = [key for key, value in config.items() if key not in NOT_DRAWN and trial["config"].get(key) != value]
-            now = {name: distribution_to_json(d) for name, d in fixed.distributions.items()}
-            other += [key for key, d in now.items() if trial["distributions"].get(key) != d]
+            other += [key for key, d in distributions_of(fixed).items() if trial["distributions"].get(key) != d]
             if not other:
                 continue
             what = f"{other[0]} is drawn otherwise"

@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import optuna
-from optuna.distributions import distribution_to_json
 
 from sweeps.resume import NOT_DRAWN, Before
-from sweeps.search.draw import draw_config
+from sweeps.search.draw import distributions_of, draw_config
 from sweeps.search.space import Space
 from trainable.errors import BadInput
 
@@ -48,7 +47,7 @@ def learn(earlier: Before, space: Space, metric: str, max_epochs: float, fingerp
     told = [
         {
             "params": {name: fixed.params[name] for name in fixed.distributions},
-            "distributions": {name: distribution_to_json(d) for name, d in fixed.distributions.items()},
+            "distributions": distributions_of(fixed),
             "state": "complete" if trial["state"] == "complete" else "stopped",
             "values": values[trial["number"]],
         }

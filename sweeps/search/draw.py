@@ -2,6 +2,7 @@
 
 import numpy as np
 import optuna
+from optuna.distributions import distribution_to_json
 
 from sweeps.search.space import Space
 from sweeps.search.tpe import Tpe
@@ -30,6 +31,11 @@ def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
         return TrialConfig.from_flat({**drawn, **fixed})
     except Exception as wrong:
         raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+
+
+def distributions_of(trial) -> dict[str, str]:
+    """What each parameter of an Optuna trial was drawn from, as Optuna's JSON."""
+    return {name: distribution_to_json(d) for name, d in trial.distributions.items()}
 
 
 def first_configs(space: Space) -> list[TrialConfig]:

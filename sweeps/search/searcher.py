@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
 
-from sweeps.search.draw import draw_config, seed_of
+from sweeps.search.draw import distributions_of, draw_config, seed_of
 from sweeps.search.memory import Memory
 from sweeps.search.record import Record, read, rows
 from sweeps.search.space import Space
@@ -119,8 +119,7 @@ class Search:
         config = draw_config(self.space, trial, epochs=self.rungs[-1], **seed).flat()
         self.started += 1
         self._running[number] = _Running(config, {}, starts=1)
-        distributions = {name: distribution_to_json(d) for name, d in trial.distributions.items()}
-        self.record.trial_started(number, config, trial.params, distributions)
+        self.record.trial_started(number, config, trial.params, distributions_of(trial))
         return Job(number, config)
 
     @property
