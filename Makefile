@@ -26,7 +26,7 @@ sweep: $(STAMP) ## a whole sweep in some minutes, on the digits that come with t
 	$(RUN) sweeps/arch_sweep.py --quick
 
 test: $(STAMP) ## all tests, real sweeps included, two at a time
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest -n 2 --dist worksteal
 
 test-fast: $(STAMP) ## the tests that take no more than a few seconds each
 	$(RUN) -m pytest -m "not full and not gpu"

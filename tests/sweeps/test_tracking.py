@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import mlflow
 import pandas as pd
 import pytest
+from running import new_mlflow
 
 from sweeps.search.record import Record, read
 from sweeps.show.tracking import Tracker
@@ -88,6 +89,7 @@ def track(tmp_path, warnings):
 
 @pytest.fixture
 def uri(tmp_path) -> str:
+    new_mlflow(tmp_path / "mlflow.db")
     return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 

@@ -240,13 +240,13 @@ def check_folder(folder: Path, sample: Dataset) -> pd.DataFrame:
 
 @pytest.mark.full
 def test_a_zoo(tmp_path, sample):
-    """Three cheap networks, from the command to the files."""
-    sweep = start(tmp_path, "--archs", "squeezenet1_1,mnasnet0_5,convnet", "--epochs", "0.1", "--set", "convnet.width=8")
+    """Two cheap networks, from the command to the files."""
+    sweep = start(tmp_path, "--archs", "mnasnet0_5,convnet", "--epochs", "0.1", "--set", "convnet.width=8")
     said = finish(sweep)
     assert sweep.returncode == 0, said
     table = check_folder(tmp_path / "z", sample)
-    assert set(table["arch"]) == {"squeezenet1_1", "mnasnet0_5", "convnet"}
-    assert table["state"].tolist() == ["complete"] * 3
+    assert set(table["arch"]) == {"mnasnet0_5", "convnet"}
+    assert table["state"].tolist() == ["complete"] * 2
     assert table["val_error"].is_monotonic_increasing
     assert (table["ms_128"] > table["ms_1"]).all()
     assert (table["threads"] == 1).all()
@@ -255,11 +255,11 @@ def test_a_zoo(tmp_path, sample):
     macs = table.set_index("arch")["macs"]
     assert [t["config"]["arch"] for t in trials] == sorted(macs.index, key=lambda arch: -macs[arch]), "the slowest first"
     assert {t["config"]["seed"] for t in trials} == {0}
-    assert len(rungs) == 12
+    assert len(rungs) == 8
     assert json.loads((tmp_path / "z" / "sweep.json").read_text())["command"][:2] == ["python", "sweeps/zoo.py"]
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=["digits-sample"])
-    assert runs["status"].tolist() == ["FINISHED"] * 4
+    assert runs["status"].tolist() == ["FINISHED"] * 3
 
 
 def rungs_of(record: Path) -> list[dict]:
@@ -272,7 +272,7 @@ def rungs_of(record: Path) -> list[dict]:
 
 @pytest.mark.full
 def test_sigterm_tabulates_what_is_trained(tmp_path, sample):
-    sweep = start(tmp_path, "--archs", "squeezenet1_1,resnet18", "--epochs", "8", "--concurrent", "1")
+    sweep = start(tmp_path, "--archs", "squeezenet1_1,resnet18", "--epochs", "2", "--concurrent", "1")
     record, until = tmp_path / "z" / "record.db", time.monotonic() + 120
     while not rungs_of(record):
         assert time.monotonic() < until, "no rung"
