@@ -25,6 +25,7 @@ from sweeps.search.searcher import Search
 from trainable.errors import Parser, positive, run
 
 ROOT = Path(__file__).resolve().parents[1]
+MOMENTS = ("a rung", "a trial's start", "a rung", "its start", "a rung")  # that the killings come after, in turn
 # Small, and the same numbers each time: one setting of the engine, one thread, one trial at a time.
 SPACE = """
 def draw(trial):
@@ -54,24 +55,27 @@ def main() -> int:
 def chaos(folder: Path, args) -> int:
     (folder / "space.py").write_text(SPACE)
     dice = random.Random(args.seed)
-    began = time.monotonic()
     if sweep(folder, "whole", args).wait() != 0:
         print(f"the sweep that is not killed ended with an error; see {folder / 'whole.log'}")
         return 1
-    whole = time.monotonic() - began
-    print(f"Not killed: {whole:.0f} s.", flush=True)
+    ended = [t["t_ended"] for t in rows(folder / "whole" / "record.db", "trials")]
+    print(f"Not killed: its trials took {max(ended):.0f} s.", flush=True)
     table = Table(title=f"A sweep of {args.trials} trials, killed (-9) {args.kills} times and resumed", title_justify="left")
-    for name in ("round", "killed after, s", "trials", "rungs", "running", "what it did then"):
-        table.add_column(name, justify="left" if name.startswith("what") else "right")
-    # Longer than Ray takes to start, and short enough for all the kills to find a sweep that is not done.
+    for name in ("round", "killed", "trials", "rungs", "running", "what it did then"):
+        table.add_column(name, justify="left" if name in ("killed", "what it did then") else "right")
     for kill in range(args.kills):
-        process, after = sweep(folder, "killed", args), dice.uniform(1, 12 + 1.5 * whole / args.kills)
+        process = sweep(folder, "killed", args)
+        since = MOMENTS[kill % len(MOMENTS)]
+        until(since, process, folder / "killed")
+        # Soon enough for all the kills to find something to do.
+        after = dice.uniform(0, 1.5 * max(ended) / args.kills)
         died = wait(process, after)
         os.kill(process.pid, signal.SIGKILL) if not died else None
         process.wait()
         said = (folder / "killed.log").read_text().splitlines() or ["nothing yet"]
-        counts = numbers(folder / "killed")
-        table.add_row(str(kill + 1), f"{after:.1f}" if not died else "had ended", *map(str, counts), said[-1].strip()[:60])
+        counts = ["-" if count is None else str(count) for count in numbers(folder / "killed")]
+        when = f"{after:4.1f} s after {since}"
+        table.add_row(str(kill + 1), "had ended" if died else when, *counts, said[-1].strip()[:60])
     process = sweep(folder, "killed", args)
     process.wait()
     table.add_row("last", "not killed", *map(str, numbers(folder / "killed")), f"ended with status {process.returncode}")
@@ -106,6 +110,18 @@ def wait(process: subprocess.Popen, seconds: float) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def until(since: str, process: subprocess.Popen, folder: Path):
+    """Wait until this driver has come there, or has ended."""
+    tables = {"its start": (), "a trial's start": ("trials", "restarts"), "a rung": ("rungs",)}[since]
+
+    def count() -> int:
+        return sum(len(rows(folder / "record.db", table)) for table in tables) if numbers(folder)[0] is not None else 0
+
+    before = count()
+    while tables and process.poll() is None and count() == before:
+        time.sleep(0.1)
 
 
 def numbers(folder: Path) -> tuple:
