@@ -4,13 +4,12 @@ python sweeps/explain.py 2026-11-22-101500-digits-sample 12
 """
 
 import sys
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.flags import ROOT, results_folder
+from sweeps.flags import ROOT, results_folder, sweep_folder
 from sweeps.resume import before
 from sweeps.search.record import rows
 from sweeps.search.scheduler import SCHEDULERS, Verdict
@@ -52,8 +51,7 @@ def parse(arguments: list[str]):
     p.add_argument("trial", type=positive(int, or_zero=True), help="its number")
     p.add_argument("--results", help=f"where sweeps lie (default: {ROOT / 'results'})")
     args = p.parse_args(arguments)
-    folder = Path(args.sweep)
-    args.sweep = folder.resolve() if (folder / "record.db").is_file() else results_folder(args.results) / args.sweep
+    args.sweep = sweep_folder(args.sweep, results_folder(args.results))
     return args
 
 
@@ -77,9 +75,11 @@ def judgements(rungs: list[dict], arguments: dict, number: int) -> list[tuple[di
 
 def table(judged: list[tuple[dict, Verdict, list[int]]], metric: str, scheduler: str) -> Table:
     out = Table(
-        title=f"At its rungs ({metric}, lower is better; scheduler {scheduler})", title_justify="left", box=box.SIMPLE_HEAD
-    )
-    for name in ("rung", "epochs", metric, "place", "of", "went on", "cut"):
+        title=f"At its rungs ({metric}, lower is better; scheduler {scheduler})", title_justify="left", box=box.SIMPLE_HEAD,
+        caption="room for: so many of those that had come by then; all, while they are too few. cut: the worst that went on",
+        caption_justify="left",
+    )  # fmt: skip
+    for name in ("rung", "epochs", metric, "place", "of", "room for", "cut"):
         out.add_column(name, justify="right", no_wrap=True)
     out.add_column("trials that were better")
     for row, verdict, better in judged:
@@ -87,7 +87,7 @@ def table(judged: list[tuple[dict, Verdict, list[int]]], metric: str, scheduler:
         names = ", ".join(map(str, better[:NAMED])) + more
         room = "all" if not verdict.places else str(verdict.places)
         cut = "-" if verdict.cut is None else f"{verdict.cut:.4f}"
-        cells = [str(row["rung"] + 1), f"{row['metrics']['budget']:.2f}", f"{row['metrics'][metric]:.4f}"]
+        cells = [str(row["rung"] + 1), f"{row['metrics']['budget']:.3g}", f"{row['metrics'][metric]:.4f}"]
         out.add_row(*cells, str(verdict.place), str(verdict.reached), room, cut, names or "none")
     return out
 

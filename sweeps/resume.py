@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import optuna
-
-from sweeps.search.draw import distributions_of, draw_config
+from sweeps.search.draw import distributions_of, replay
 from sweeps.search.launch import KEEP
 from sweeps.search.record import rows
 from sweeps.search.space import Space
@@ -16,7 +14,18 @@ from trainable import files
 from trainable.errors import BadInput
 
 # Flags that change neither what a trial means nor how trials compare.
-MAY_CHANGE = {"trials", "time_budget", "concurrent", "cpus_per_trial", "gpus_per_trial", "address", "ensemble", "step_timeout"}
+AFTER = {"finalists", "folds", "views", "ensemble", "max_latency", "use_unlabelled"}  # what comes after the search is done again
+MAY_CHANGE = {
+    "trials",
+    "time_budget",
+    "search_share",
+    "concurrent",
+    "cpus_per_trial",
+    "gpus_per_trial",
+    "address",
+    "step_timeout",
+}
+MAY_CHANGE |= AFTER
 NOT_DRAWN = ("seed", "epochs", "accumulate")  # of a configuration: the search's own
 REDRAWN = 200  # trials whose configurations are drawn again, to see whether the space is the same
 
@@ -34,10 +43,29 @@ class Before:
     seconds: float  # that its drivers have worked
 
     @cached_property
+    def searched(self) -> list[dict]:
+        """The trials of the search."""
+        return [trial for trial in self.trials if trial["refits"] is None]
+
+    def words(self) -> str:
+        """What there is, for people."""
+        ended = sum(trial["state"] not in ("running", "interrupted") for trial in self.trials)
+        last = {row["number"]: row["metrics"]["budget"] for row in self.rungs}
+        cut = [trial["number"] for trial in self.trials if trial["state"] in ("running", "interrupted")]
+        named = ", ".join(f"{number} (at {last.get(number, 0):.3g} epochs)" for number in cut[:5])
+        more = f" and {len(cut) - 5} more" if len(cut) > 5 else ""
+        return f"{ended} trials have ended" + (f"; cut off were {named}{more}" if cut else "")
+
+    @cached_property
     def kept(self) -> dict[int, tuple[float, bool]]:
-        """The best networks that trials handed over, by trial: their loss, and whether they lie there as recorded."""
+        """The networks that should lie there, by trial: their loss, and whether they do as they were recorded.
+
+        Of the search the best, and all those that were trained again.
+        """
         last = {row["number"]: (row["metrics"]["val_loss"], row["files"]) for row in self.rungs if row["files"]}
-        best = sorted(last.items(), key=lambda item: item[1][0])[:KEEP]
+        searched = {trial["number"] for trial in self.searched}
+        best = sorted((item for item in last.items() if item[0] in searched), key=lambda item: item[1][0])[:KEEP]
+        best += [item for item in last.items() if item[0] not in searched]
         return {number: (loss, self._lies_there(number, named)) for number, (loss, named) in best}
 
     def lost(self) -> list[int]:
@@ -65,7 +93,7 @@ def before(folder: Path) -> Before:
     path = folder / "record.db"
     if not path.is_file():
         others = sorted(p.parent.name for p in folder.parent.glob("*/record.db"))
-        raise BadInput(f"{folder} holds no sweep to go on with; there are: {', '.join(others) or 'none'}")
+        raise BadInput(f"{folder} holds no sweep; there are: {', '.join(others) or 'none'}")
     drivers = rows(path, "drivers", "id")
     about = next((row["about"] for row in reversed(drivers) if row["about"]), None)
     if about is None:
@@ -88,6 +116,9 @@ def merged(args: Namespace, given: Mapping, earlier: Before) -> Namespace:
         BadInput: one that would change what the trials there are mean.
     """
     name = earlier.folder.name
+    for key in ("name", "warm_start"):
+        if key in given:
+            raise BadInput(f"--resume {name} goes on with that sweep as it is; leave --{key.replace('_', '-')} out")
     for key, value in given.items():
         was = earlier.arguments.get(key)
         if key in MAY_CHANGE or value == was or key in ("resume", "results", "name"):
@@ -114,14 +145,13 @@ def check_data(earlier: Before, fingerprint: str):
 
 def check_space(earlier: Before, space: Space):
     """Raises BadInput if the space does not draw what it drew before."""
-    for trial in earlier.trials[:REDRAWN]:
-        fixed = optuna.trial.FixedTrial(trial["params"])
+    for trial in earlier.searched[:REDRAWN]:
         try:
-            config = draw_config(space, fixed).flat()
+            config, fixed = replay(space, trial["params"])
         except BadInput as wrong:
             what = str(wrong)
         else:
-            other = [key for key, value in config.items() if key not in NOT_DRAWN and trial["config"].get(key) != value]
+            other = [key for key, value in config.flat().items() if key not in NOT_DRAWN and trial["config"].get(key) != value]
             other += [key for key, d in distributions_of(fixed).items() if trial["distributions"].get(key) != d]
             if not other:
                 continue

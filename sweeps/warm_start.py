@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import optuna
-
 from sweeps.resume import NOT_DRAWN, Before
-from sweeps.search.draw import distributions_of, draw_config
+from sweeps.search.draw import distributions_of, replay
 from sweeps.search.space import Space
 from trainable.errors import BadInput
 
@@ -32,15 +30,14 @@ def learn(earlier: Before, space: Space, metric: str, max_epochs: float, fingerp
     for row in earlier.rungs:
         if not row["partial"]:
             values.setdefault(row["number"], {})[row["rung"]] = row["metrics"][metric]
-    known = [trial for trial in earlier.trials if trial["number"] in values]
+    known = [trial for trial in earlier.searched if trial["number"] in values]
     fitting = []
     for trial in known:
-        fixed = optuna.trial.FixedTrial({**trial["config"], **trial["params"]})
         try:
-            drawn = draw_config(space, fixed).flat()
+            config, fixed = replay(space, {**trial["config"], **trial["params"]})
         except BadInput:
             continue
-        if all(trial["config"].get(key) == value for key, value in drawn.items() if key not in NOT_DRAWN):
+        if all(trial["config"].get(key) == value for key, value in config.flat().items() if key not in NOT_DRAWN):
             fitting.append((trial, fixed))
     # Best first: those that came furthest, then by their value there.
     fitting.sort(key=lambda pair: (-max(values[pair[0]["number"]]), values[pair[0]["number"]][max(values[pair[0]["number"]])]))
@@ -67,4 +64,5 @@ def learn(earlier: Before, space: Space, metric: str, max_epochs: float, fingerp
     if other:
         told = []
         words += f"; its {' and '.join(other)} are others, so its losses are not compared"
-    return Learned(told, start, f"{words}. The best {len(start)} are tried first.")
+    first = f" The best {len(start)} are tried first." if len(start) > 1 else " The best is tried first." if start else ""
+    return Learned(told, start, f"{words}.{first}")

@@ -23,7 +23,7 @@ class Recorded:
 
     name: str  # <sweep>-<number>
     config: TrialConfig  # with the engine's setting that was found for it
-    rungs: list[dict]  # the metrics, in order
+    rungs: list[dict]  # the metrics, in order; none of a trial that failed before
     dataset: str
     image_size: int | None
     fingerprint: str
@@ -36,7 +36,7 @@ def recorded(asked: str, results: Path) -> Recorded:
     """The trial `asked` for: SWEEP/NUMBER, where SWEEP is a sweep's name under `results` or its folder.
 
     Raises:
-        BadInput: there is none, or it never reached a rung.
+        BadInput: there is none.
     """
     sweep, _, number = asked.rstrip("/").rpartition("/")
     folder = next((f for f in (Path(sweep), results / sweep) if sweep and (f / "record.db").is_file()), None)
@@ -55,9 +55,9 @@ def recorded(asked: str, results: Path) -> Recorded:
         raise BadInput(f"--trial {asked}: {folder / 'record.db'} cannot be read ({wrong})") from wrong
     if found is None:
         raise BadInput(f"--trial {asked}: that sweep has the trials 0 to {last}")
-    if not rungs:
-        raise BadInput(f"--trial {asked}: it ended before its first rung, so there is nothing to compare with")
-    config = replace(TrialConfig.from_flat(json.loads(found[0])), engine=rungs[-1]["engine"])
+    config = TrialConfig.from_flat(json.loads(found[0]))
+    if rungs:
+        config = replace(config, engine=rungs[-1]["engine"])
     arguments = about["arguments"]
     return Recorded(
         name=f"{folder.resolve().name}-{number}",

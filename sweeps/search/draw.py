@@ -1,5 +1,8 @@
 """SEARCHERS, and how a configuration is drawn from a space."""
 
+import warnings
+from collections.abc import Mapping
+
 import numpy as np
 import optuna
 from optuna.distributions import distribution_to_json
@@ -31,6 +34,22 @@ def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
         return TrialConfig.from_flat({**drawn, **fixed})
     except Exception as wrong:
         raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+
+
+def replay(space: Space, params: Mapping) -> tuple[TrialConfig, optuna.trial.FixedTrial]:
+    """What the space makes of these parameters, and the trial that it drew them as.
+
+    Raises:
+        BadInput: it asks for one that is not among them, or could not have drawn a value.
+    """
+    fixed = optuna.trial.FixedTrial(dict(params))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values out of range, which are looked at here
+        config = draw_config(space, fixed)
+    for name, distribution in fixed.distributions.items():
+        if not distribution._contains(distribution.to_internal_repr(fixed.params[name])):
+            raise BadInput(f"the space does not draw {name} = {fixed.params[name]}")
+    return config, fixed
 
 
 def distributions_of(trial) -> dict[str, str]:

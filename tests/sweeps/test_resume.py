@@ -58,6 +58,8 @@ def test_it_may_be_extended(results):
         (["--metric", "val_error"], "--metric val_error: .*with val_loss"),
         (["--dataset", "digit-recognizer"], "--dataset digit-recognizer: .*with digits-sample"),
         (["--max-epochs", "20"], "--max-epochs 20.0: .*with 16.0"),
+        (["--name", "t"], "--resume s goes on with that sweep as it is; leave --name out"),
+        (["--warm-start", "s"], "leave --warm-start out"),
         (["--seed", "1"], "--seed 1: .*with 0"),
         (["--trials", "12"], "--trials 12: sweep s has 24 already; give more"),
         (["--time-budget", "soon"], "--time-budget 'soon' is not a time"),
@@ -81,7 +83,7 @@ def test_longer_trials_where_no_trial_is_compared(results):
 
 @pytest.mark.parametrize("name", ["nope", "../s", "", "ü" * 200])
 def test_no_such_sweep(results, name):
-    with pytest.raises(BadInput, match="holds no sweep to go on with; there are: s$|--resume|up to 100 letters"):
+    with pytest.raises(BadInput, match="holds no sweep; there are: (s|none)$|--resume|up to 100 letters"):
         parse(["--results", str(results), "--resume", name, "--quick"] if name else ["--resume"])
 
 
@@ -113,6 +115,31 @@ def test_done_is_done(results):
     assert not arch_sweep.nothing_left(resumed(results, "--trials", "25")[0], before(folder))
     (folder / "submission.csv").write_text("y")
     assert not arch_sweep.nothing_left(args, before(folder)), "what it wrote is lost"
+
+
+def test_what_is_done_says_what_would_go_on(results, command):
+    folder = results / "s"
+    (folder / "submission.csv").write_text("x")
+    record = Record(folder / "record.db")
+    record.phase_done("combine", {"submission.csv": "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"})
+    record.close()
+    _, said, _ = command(arch_sweep.main, "--resume", "s", "--results", results, "--time-budget", "3h")
+    assert said == "Sweep s is done. To go on with it, give --trials above 24.\n", "not a longer time, which was given"
+
+
+def test_a_sweep_is_named_or_pointed_at(results):
+    args, earlier = parse(["--resume", str(results / "s")])
+    assert (args.results, args.name, earlier.folder) == (results, "s", results / "s")
+
+
+def test_what_there_is_in_words(results):
+    assert before(results / "s").words() == "24 trials have ended"
+    record = Record(results / "s" / "record.db")
+    record.trial_started(24, {}, {}, {})
+    record.rung(24, 0, {"budget": 0.625, "val_loss": 1.0}, {})
+    record.trial_started(25, {}, {}, {})
+    record.close()
+    assert before(results / "s").words() == "24 trials have ended; cut off were 24 (at 0.625 epochs), 25 (at 0 epochs)"
 
 
 def learned(results, space: Space, **other):
@@ -154,6 +181,33 @@ def test_what_another_space_could_not_have_drawn_is_dropped_and_counted(results)
     found = learned(results, Space(only))
     assert len(found.told) == len(convnets) > 0
     assert f"{len(convnets)} of its 24 trials with a result lie in this space, {24 - len(convnets)} do not" in found.words
+
+
+def test_values_beyond_a_narrower_space_are_dropped(results, tmp_path, recwarn):
+    def narrower(trial) -> dict:
+        trial.suggest_float("weight_decay", 1e-3, 1e-2, log=True)
+        return SPACES["quick"].draw(Within(trial))
+
+    class Within:
+        """Weight decay is drawn from a narrower range already."""
+
+        def __init__(self, trial):
+            self.trial = trial
+
+        def __getattr__(self, name):
+            return getattr(self.trial, name)
+
+        def suggest_float(self, name, *arguments, **more):
+            return self.trial.params[name] if name == "weight_decay" else self.trial.suggest_float(name, *arguments, **more)
+
+    inside = [t for t in read(results / "s" / "record.db")[0] if 1e-3 <= t["config"]["weight_decay"] <= 1e-2]
+    found = learned(results, Space(narrower))
+    assert 0 < len(found.told) == len(inside) < 24
+    assert not recwarn.list
+    record = Record(tmp_path / "new.db")
+    record.learn(found.told, found.start)
+    search = Search(Space(narrower), record, sampler=SEARCHERS["tpe"], scheduler=Asha(), rungs=RUNGS, trials=2)
+    assert 1e-3 <= search.ask().config["weight_decay"] <= 1e-2
 
 
 @pytest.mark.parametrize(("other", "word"), [({"fingerprint": "0"}, "data"), ({"max_epochs": 4.0}, "epochs")])
