@@ -4,7 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from sweeps.choose.combine import ENSEMBLES
-from sweeps.flags import add_shared, check_name, results_folder, seconds, settle
+from sweeps.flags import add_shared, check_name, results_folder, seconds, settle, sweep_folder
 from sweeps.resume import Before, before, merged
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.scheduler import SCHEDULERS
@@ -12,6 +12,7 @@ from sweeps.search.searcher import METRICS
 from sweeps.search.space import SPACES
 from trainable.errors import BadInput, Parser, lookup, positive
 
+SHARE = 0.4  # of the time budget
 DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
 QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
 
@@ -46,16 +47,37 @@ def _parser() -> Parser:
     p.add_argument(
         "--time-budget",
         metavar="30m",
-        help=f"for the search, from the start (default: {DEFAULTS['time_budget']}, or none with --trials)",
+        help=f"for all of it, from the start (default: {DEFAULTS['time_budget']}, or none with --trials)",
     )
     p.add_argument("--max-epochs", type=positive(float, 1e5), help=f"of a trial (default: {DEFAULTS['max_epochs']:g})")
     p.add_argument("--searcher", default="tpe", help=f"who proposes: {', '.join(SEARCHERS)}")
     p.add_argument("--scheduler", default="asha", help=f"who stops trials: {', '.join(SCHEDULERS)}")
     p.add_argument("--metric", default="val_loss", help=f"what is minimised: {', '.join(METRICS)}")
-    p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best on val)")
+    p.add_argument(
+        "--finalists",
+        type=positive(int, 1000, or_zero=True),
+        help="configurations that are trained again on folds after the search (default: as many as there is time for)",
+    )
+    p.add_argument("--folds", type=positive(int, 1000), default=5, help="that each finalist is trained and judged on")
+    p.add_argument(
+        "--views",
+        type=positive(int, 100),
+        default=1,
+        help="in which a finalist sees each image, each but the first a little warped: more members to choose from",
+    )
+    p.add_argument(
+        "--use-unlabelled",
+        action="store_true",
+        help="finalists learn once more, from unlabelled images too, with the labels that the first ones give them",
+    )
+    p.add_argument("--search-share", type=positive(float, 1.0), default=SHARE, help="of the time budget, for the search")
+    p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best out of fold)")
+    p.add_argument("--max-latency", type=positive(float, 1e6), metavar="MS", help="milliseconds an image that it may take")
     p.add_argument("--quick", action="store_true", help="--dataset digits-sample --space quick --time-budget 7m, where not given")
     p.add_argument(
-        "--resume", metavar="NAME", help="go on with that sweep, whatever ended it; more --trials or time may be given"
+        "--resume",
+        metavar="NAME",
+        help="go on with that sweep (a name or a folder), whatever ended it; more --trials or time may be given",
     )
     p.add_argument("--warm-start", metavar="NAME", help="begin a new sweep that learns from the trials of that one")
     add_shared(p)
@@ -70,8 +92,9 @@ def _given(p: Parser, arguments: list[str]) -> dict:
 
 
 def _resumed(args: Namespace, given: dict) -> tuple[Namespace, Before]:
-    check_name("resume", args.resume)
-    args.results = results_folder(args.results)
+    folder = sweep_folder(args.resume, results_folder(args.results))
+    check_name("resume", folder.name)
+    args.results, args.resume = folder.parent, folder.name
     for name in ("time_budget", "step_timeout"):
         if given.get(name):
             given[name] = seconds(name.replace("_", "-"), given[name])
@@ -79,8 +102,8 @@ def _resumed(args: Namespace, given: dict) -> tuple[Namespace, Before]:
         given["space"] = _absolute(given["space"])
     earlier = before(args.results / args.resume)
     args = merged(args, given, earlier)
-    if "trials" in given and args.trials < len(earlier.trials):
-        raise BadInput(f"--trials {args.trials}: sweep {args.name} has {len(earlier.trials)} already; give more")
+    if "trials" in given and args.trials < len(earlier.searched):
+        raise BadInput(f"--trials {args.trials}: sweep {args.name} has {len(earlier.searched)} already; give more")
     if "trials" in given and "time_budget" not in given and args.time_budget and args.time_budget <= earlier.seconds:
         args.time_budget = None  # who asks for more trials does not mean the time that is used up
     _check(args)
@@ -94,6 +117,8 @@ def _check(args: Namespace):
     for table, name in ((SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
         lookup(table, getattr(args, name), name)
     lookup(dict.fromkeys(METRICS), args.metric, "metric")
+    if args.folds < 2:
+        raise BadInput("--folds is 1, which would leave nothing to train on; give at least 2")
     if args.ensemble:
         lookup(ENSEMBLES, args.ensemble, "ensemble")
 

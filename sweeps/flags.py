@@ -1,5 +1,6 @@
 """The flags that every kind of sweep has, and what follows from them."""
 
+import os
 import re
 from argparse import Namespace
 from datetime import datetime
@@ -49,6 +50,11 @@ def check_name(flag: str, name: str):
 def results_folder(given: str | None) -> Path:
     """Where sweeps lie."""
     return Path(given or ROOT / "results").resolve()
+
+
+def sweep_folder(given: str, results: Path) -> Path:
+    """Of a sweep that is named or pointed at; it need not be there."""
+    return Path(given).resolve() if os.path.isfile(f"{given}/record.db") else results / given
 
 
 def seconds(flag: str, text: str) -> float:

@@ -93,7 +93,7 @@ class Sweep:
         self.tracker = Tracker(
             mlflow, artifacts, self.args.dataset, self.folder.name, _flat(self.about), self.say, past if self.earlier else None
         )
-        self.progress = Progress(self.console, places.slots, ending.seconds_left, ending.is_over, trials, past)
+        self.progress = Progress(self.console, places.slots, ending.seconds_left, ending.is_over, trials, past, record.t)
         record.listeners = (self.progress, self.tracker)
         self.record, self.slots = record, places.slots
         with self.progress:
@@ -107,20 +107,24 @@ class Sweep:
         self.record.learn(learned.told, learned.start)
         self.say(learned.words)
 
-    def search(self, search: Search, places, ending, keep: int = KEEP) -> str | None:
+    def search(self, search: Search, places, ending, keep: int = KEEP, teachers=None) -> str | None:
         """Run it to its end; None, or in one line what broke it off."""
         if search.finished:
             return None
         self.record.forget_phases()
+        mine = {t["number"] for t in read(self.record.path)[0] if (t["refits"] is None) == (search.refits is None)}
+        losses = self.earlier.losses() if self.earlier else {}
         return run_search(
             search,
             self.data,
             places,
             ending,
             self.folder,
-            losses=self.earlier.losses() if self.earlier else None,
+            losses={number: loss for number, loss in losses.items() if number in mine},
             keep=keep,
             silence=self.args.step_timeout,
+            views=getattr(self.args, "views", 1),
+            teachers=teachers,
             tell=self.progress.beat,
             warn=self.say,
         )

@@ -25,6 +25,7 @@ from sweeps.search.searcher import Search
 from trainable.errors import Parser, positive, run
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDS = 2  # that the one finalist is trained on; each is a trial of its own
 MOMENTS = ("a rung", "a trial's start", "a rung", "its start", "a rung")  # that the killings come after, in turn
 # Small, and the same numbers each time: one setting of the engine, one thread, one trial at a time.
 SPACE = """
@@ -98,7 +99,7 @@ def sweep(folder: Path, name: str, args) -> subprocess.Popen:
         command += ["--resume", name]
     else:
         command += ["--name", name, "--dataset", "digits-sample", "--space", f"{folder / 'space.py'}:draw", "--concurrent", "1"]
-        command += ["--trials", str(args.trials), "--max-epochs", str(args.max_epochs)]
+        command += ["--trials", str(args.trials), "--max-epochs", str(args.max_epochs), "--finalists", "1", "--folds", str(FOLDS)]
     with (folder / f"{name}.log").open("w") as log:
         return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
 
@@ -140,7 +141,7 @@ def facts(folder: Path) -> dict:
     trials, _ = read(folder / "record.db")
     timeless = lambda metrics: {k: v for k, v in metrics.items() if k not in ("train_s", "eval_s")}  # noqa: E731
     return {
-        "trials": [(t["number"], t["config"], t["params"], t["state"], t["reason"]) for t in trials],
+        "trials": [(t["number"], t["refits"], t["config"], t["params"], t["state"], t["reason"]) for t in trials],
         "rungs": [(r["number"], r["rung"], timeless(r["metrics"])) for r in rows(folder / "record.db", "rungs", "seq")],
         "submission": (folder / "submission.csv").read_text(),
     }
@@ -154,8 +155,9 @@ def differences(folder: Path, trials: int) -> list[str]:
         if whole[what] != killed[what]:
             pairs = [(a, b) for a, b in zip(whole[what], killed[what], strict=False) if a != b]
             wrong.append(f"{what} differ, at first: {pairs[0] if pairs else (len(whole[what]), len(killed[what]))}")
-    if len(killed["trials"]) != trials:
-        wrong.append(f"{len(killed['trials'])} trials of {trials}")
+    all_told = trials + FOLDS
+    if len(killed["trials"]) != all_told:
+        wrong.append(f"{len(killed['trials'])} trials of {all_told}")
     record = Record(folder / "killed" / "record.db")
     study = Search(
         find_space(f"{folder / 'space.py'}:draw"), record, sampler=SEARCHERS["tpe"], scheduler=Asha(), rungs=[1.0], trials=trials
@@ -167,8 +169,10 @@ def differences(folder: Path, trials: int) -> list[str]:
     mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=["digits-sample"], filter_string="tags.sweep = 'killed'")
     children = runs.dropna(subset=["tags.mlflow.parentRunId"])
-    if (len(runs), len(children)) != (trials + 1, trials):
-        wrong.append(f"MLflow has {len(runs)} runs, {len(children)} of them children; {trials + 1} and {trials} would be right")
+    if (len(runs), len(children)) != (all_told + 1, all_told):
+        wrong.append(
+            f"MLflow has {len(runs)} runs, {len(children)} of them children; {all_told} of {all_told + 1} would be right"
+        )
     if "RUNNING" in set(runs["status"]):
         wrong.append("MLflow has runs that are RUNNING")
     client = mlflow.MlflowClient()

@@ -61,6 +61,7 @@ PLACES = {
     "between a result and its record": lambda nth: setattr(Record, "rung", at(nth, Record.rung)),
     "while the record is written": within_a_transaction,
     "when the record has it and nobody knows": lambda nth: setattr(Progress, "__call__", at(nth, Progress.__call__)),
+    "before the finalists": lambda nth: setattr(arch_sweep, "refits", at(nth, arch_sweep.refits)),
     "while combining": lambda nth: setattr(ensemble, "write_submission", at(nth, ensemble.write_submission)),
 }
 

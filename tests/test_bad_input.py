@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
         (["--searcher", "guess"], "unknown searcher 'guess'; known: tpe, random"),
         (["--scheduler", "never"], "unknown scheduler 'never'; known: asha, none"),
         (["--metric", "accuracy"], "unknown metric 'accuracy'; known: val_loss, val_error"),
-        (["--ensemble", "stack"], "unknown ensemble 'stack'; known: mean, vote, best"),
+        (["--ensemble", "stack"], "unknown ensemble 'stack'; known: mean, vote, greedy, weights, best"),
         (["--trials", "0"], "--trials: '0' is not a whole number above 0"),
         (["--trials", "-3"], "--trials: '-3' is not a whole number above 0"),
         (["--trials", "1.5"], "--trials: '1.5' is not a whole number above 0"),

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import ray
-from running import ROOT, check_folder, check_mlflow, count, finish, processes_under, start, wait
+from running import ROOT, check_folder, check_mlflow, count, finish, load_file_of, processes_under, resume, start, wait
 
+from sweeps import ensemble
 from sweeps.search import launch
 from sweeps.search.cluster import cluster
 from sweeps.search.draw import SEARCHERS
@@ -43,7 +44,7 @@ def test_a_sweep_by_trials(tmp_path, sample):
     said = finish(sweep)
     assert sweep.returncode == 0, said
     folder = tmp_path / "results" / "s"
-    ensemble = check_folder(folder)
+    chosen = check_folder(folder)
     check_mlflow(folder)
     trials, rungs = read(folder / "record.db")
     assert len(trials) == 10
@@ -53,8 +54,8 @@ def test_a_sweep_by_trials(tmp_path, sample):
     states = [t["state"] for t in trials]
     assert set(states) == {"complete", "stopped", "failed"}
     assert [r["metrics"]["budget"] for r in rungs if r["rung"] == 2] == pytest.approx([1.6] * states.count("complete"), abs=0.01)
-    assert ensemble["test"]["images"] == 2000
-    assert ensemble["test"]["error"] < 0.1
+    assert chosen["test"]["images"] == 2000
+    assert chosen["test"]["error"] < 0.1
     about = json.loads((folder / "sweep.json").read_text())
     assert about["data"]["fingerprint"] == sample.fingerprint
     assert about["ended"]["trials"] == 10
@@ -63,7 +64,65 @@ def test_a_sweep_by_trials(tmp_path, sample):
     # The submission is what the members say: the test images' errors can be counted in it.
     labels = dict(zip(sample.test.ids, sample.test.labels, strict=True))
     rows = list(csv.DictReader((folder / "submission.csv").open()))
-    assert sum(labels[int(r["ImageId"])] != int(r["Label"]) for r in rows) == ensemble["test"]["errors"]
+    assert sum(labels[int(r["ImageId"])] != int(r["Label"]) for r in rows) == chosen["test"]["errors"]
+
+
+def test_finalists(tmp_path, command, refuses):
+    """Judged out of fold on every labelled image; combined again in other ways; gone on with."""
+    (tmp_path / "mine.py").write_text(
+        'def draw(trial):\n    lr = trial.suggest_float("lr", 2e-3, 8e-3, log=True)\n'
+        '    return {"arch": "convnet", "convnet.width": 8, "engine": "fp32-nhwc", "lr": lr}\n'
+    )
+    arguments = ["--space", "mine.py:draw", "--trials", "3", "--max-epochs", "0.4", "--scheduler", "none"]
+    sweep = start(tmp_path, *arguments, "--finalists", "2", "--folds", "2", "--views", "2")
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    folder = tmp_path / "results" / "s"
+    about = check_folder(folder)
+    check_mlflow(folder)
+    assert about["judged_on"] == {"split": "out of fold", "images": 10_000}
+    assert "2 finalists (trials" in said
+    assert "Ensembles, out of fold (10,000 images)" in said
+    trials, _ = read(folder / "record.db")
+    assert [t["refits"] is None for t in trials] == [True] * 3 + [False] * 4
+    assert {t["state"] for t in trials} == {"complete"}
+    for trial in trials[3:]:
+        own, of = trial["config"], trials[trial["refits"]]["config"]
+        assert {k for k in own if own[k] != of[k]} <= {"folds", "fold"}
+        assert set(load_file_of(folder, trial["number"])) == {"val", "val.1", "test", "test.1"}
+    assert set(about["methods"]) == {"mean", "vote", "greedy", "weights", "best"}
+    assert [len(row["members"]) for row in about["sizes"]] == [1, 2, 3, 4], "two views of two finalists"
+    assert about["judged"]["error"] < 0.6
+    assert 0 <= about["cascade"]["share_passed_on"] <= 1
+
+    results = ["--results", tmp_path / "results"]
+    status, said, _ = command(ensemble.main, "s", *results, "--ensemble", "weights")
+    assert status == 0
+    again = json.loads((folder / "ensemble-2" / "ensemble.json").read_text())
+    assert again["method"] == "weights"
+    assert again["methods"]["weights"] == about["methods"]["weights"]
+    assert "weights, chosen" in said
+    fastest = min(row["ms_one_network_each"] for row in about["sizes"])
+    status, said, _ = command(ensemble.main, folder, folder, "--max-latency", 1.5 * fastest, "--out", tmp_path / "fast")
+    assert status == 0
+    fast = json.loads((tmp_path / "fast" / "ensemble.json").read_text())
+    assert fast["ms_per_image"] <= 1.5 * fastest
+    assert [len(m["networks"]) for m in fast["members"]] == [1]
+    assert len(list(csv.reader((tmp_path / "fast" / "submission.csv").open()))) == 2001
+    assert "the fastest network takes" in refuses(ensemble.main, "s", *results, "--max-latency", 1e-4)
+    assert not (folder / "ensemble-3").exists()
+    assert "holds an ensemble already" in refuses(ensemble.main, "s", *results, "--out", tmp_path / "fast")
+    assert "holds no sweep" in refuses(ensemble.main, "nothing", *results)
+
+    sweep = resume(tmp_path)
+    assert "is done" in finish(sweep)
+    sweep = resume(tmp_path, "--finalists", "3")
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    trials, _ = read(folder / "record.db")
+    assert [t["refits"] for t in trials[7:]] == [next(n for n in range(3) if n not in {t["refits"] for t in trials[3:7]})] * 2
+    check_folder(folder)
+    check_mlflow(folder)
 
 
 def test_quick_sweep_in_less_time(tmp_path):
@@ -74,9 +133,9 @@ def test_quick_sweep_in_less_time(tmp_path):
     assert sweep.returncode == 0, said
     assert time.monotonic() - began < 60 + 90
     folder = tmp_path / "results" / "s"
-    ensemble = check_folder(folder)
+    chosen = check_folder(folder)
     check_mlflow(folder)
-    assert ensemble["test"]["error"] < 0.03
+    assert chosen["test"]["error"] < 0.03
     trials, _ = read(folder / "record.db")
     assert "interrupted" in {t["state"] for t in trials}
     assert json.loads((folder / "sweep.json").read_text())["ended"]["cores_busy"] > 0.5

@@ -9,6 +9,7 @@ from trainable.engine import SETTINGS
 from trainable.errors import BadInput, check, lookup, meant
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
+ONLY_FINALISTS = "unlabelled is 1, and only finalists of a sweep with --use-unlabelled have somebody to label them; write 0"
 DEFAULT_AUGMENT = {name: a.default for name, a in AUGMENTS.items()}
 
 
@@ -38,6 +39,9 @@ class TrialConfig:
     weights: str = ""  # to start from: "torchvision", or the path of a saved network; "": none, a random start
     accumulate: int = 1  # parts that a batch is computed in, for want of memory; BatchNorm sees them one by one
     engine: str = "auto"  # precision and memory layout: a name of engine.SETTINGS, or found by a probe
+    folds: int = 0  # that train and val together are cut into; 0: they stay as the dataset has them
+    fold: int = 0  # from 0: the one that is held out as val
+    unlabelled: int = 0  # 1: it learns from unlabelled images too, with labels that other networks gave them
     seed: int = 0
 
     def __post_init__(self):
@@ -59,6 +63,11 @@ class TrialConfig:
         lookup({"auto": None, **SETTINGS}, self.engine, "engine")
         if not isinstance(self.weights, str):
             raise BadInput(f"weights is {self.weights!r}; write torchvision or the path of a saved network")
+        check("folds", self.folds, 0, 1000, whole=True)
+        if self.folds == 1:
+            raise BadInput("folds is 1, which would leave nothing to train on; write 0 or at least 2")
+        check("unlabelled", self.unlabelled, 0, 1, whole=True)
+        check("fold", self.fold, 0, max(0, self.folds - 1), whole=True)
         check("seed", self.seed, 0, 2**63 - 1, whole=True)
         for name in ("momentum", "average"):
             check(name, getattr(self, name), 0, 0.999999)

@@ -57,8 +57,9 @@ def fit(
 ) -> Iterator[tuple[dict, State]]:
     """Train `config` on `data.train`: an item after every optimiser step; not to ask for the next is to stop.
 
-    The network is built, and the images lie on the device, before this returns. The metrics are `step`,
-    `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU need not be waited for).
+    The data are cut for the configuration's fold already (`of_fold`). The network is built, and the images lie on the
+    device, before this returns. The metrics are `step`, `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU
+    need not be waited for).
     On a CPU the same configuration, seed, thread count and engine setting give the same numbers, also where the training
     goes on from `begun`, what checkpoint.pack made of an earlier State.
 
@@ -90,7 +91,7 @@ def fit(
         generator=torch.Generator(plan.device).manual_seed(config.seed),
         steps_per_epoch=steps_per_epoch,
         total_steps=max(1, round(config.epochs * steps_per_epoch)),
-        seen=tuple(told.get("seen", ())) or after_training(data.name, taught, on_val=not len(data.val)),
+        seen=tuple(told.get("seen", ())) or after_training(data.name, taught, on_val=not len(data.val) or config.folds > 0),
     )
     if begun is not None:
         checkpoint.unpack(begun, state)

@@ -4,6 +4,7 @@ import json
 import os
 import time
 import traceback
+from collections.abc import Mapping
 
 import numpy as np
 import ray
@@ -11,15 +12,21 @@ import safetensors.numpy
 import torch
 from ray import tune
 
-from trainable import checkpoint, saved
-from trainable.config import TrialConfig
-from trainable.datasets.container import Dataset
+from trainable import checkpoint, saved, scores
+from trainable.augment import can_view, view
+from trainable.config import ONLY_FINALISTS, TrialConfig
+from trainable.datasets.container import Dataset, of_fold, with_unlabelled
 from trainable.errors import BadInput
-from trainable.fit import evaluate, fit, mean_loss
+from trainable.fit import evaluate, fit, mean_loss, predict
 
 BEAT = 0.5  # seconds between two beats: a trial says how far it is and hears whether the search is over
 TRACE = 6  # entries of a traceback that are kept: its end
 PROBS = "probs.safetensors"
+
+
+def in_view(split: str, number: int) -> str:
+    """The name of what is said of a split in this view; 0 is the images as they are."""
+    return f"{split}.{number}" if number else split
 
 
 class RayTrial(tune.Trainable):
@@ -30,9 +37,20 @@ class RayTrial(tune.Trainable):
     on, and the reason is not lost.
     """
 
-    def setup(self, config: dict, data: Dataset, keeper, rungs: list[float], threads: int, device: str | None):
+    def setup(
+        self,
+        config: dict,
+        data: Dataset,
+        keeper,
+        rungs: list[float],
+        threads: int,
+        device: str | None,
+        views: int = 1,
+        teachers: Mapping[int, np.ndarray] | None = None,
+    ):
         torch.set_num_threads(threads)
         self.data, self.keeper, self.rungs, self.device = data, keeper, rungs, device
+        self.views, self.teachers = views, teachers or {}
         self.process = ray.get_runtime_context().get_node_id(), os.getpid()
         self.reset_config(config)
 
@@ -55,7 +73,7 @@ class RayTrial(tune.Trainable):
             where = traceback.extract_tb(wrong.__traceback__)[-1]
             reason = f"{type(wrong).__name__}: {wrong} ({os.path.basename(where.filename)}:{where.lineno})"
             kind = "out_of_memory" if _out_of_memory(wrong) else "failed"
-            trace = "".join(traceback.format_exception(wrong)[-TRACE:]).strip()
+            trace = "".join(traceback.format_exception(wrong)[-TRACE:]).rstrip()
             result = {kind: reason, "trace": trace, "train_s": self.train_s, "eval_s": self.eval_s}
             self.run = self.state = None
         if self.handed_over is not None:
@@ -92,17 +110,22 @@ class RayTrial(tune.Trainable):
     def _begin(self):
         """From the state that lies at the keeper, if there is one that fits; else from the start."""
         self.config = TrialConfig.from_flat(self.flat)
+        self.own = of_fold(self.data, self.config.folds, self.config.fold)
+        if self.config.unlabelled:
+            if self.config.fold not in self.teachers:
+                raise BadInput(ONLY_FINALISTS)
+            self.own = with_unlabelled(self.own, self.teachers[self.config.fold])
         begun = ray.get(self.keeper.state.remote(self.number))
         if begun is not None:
             try:
-                self.run = fit(self.config, self.data, self.device, begun)
+                self.run = fit(self.config, self.own, self.device, begun)
                 told = checkpoint.about(begun)
                 self.train_s, self.eval_s = told["spent"]
                 self.losses = [torch.tensor(loss) for loss in told["losses"]]
                 return
             except BadInput:
                 pass  # another version's
-        self.run = fit(self.config, self.data, self.device)
+        self.run = fit(self.config, self.own, self.device)
 
     def _reached(self, budget: float) -> bool:
         return self.state is not None and self.state.step >= self.state.steps_at(budget)
@@ -113,7 +136,7 @@ class RayTrial(tune.Trainable):
 
     def _evaluate(self, interrupted: bool) -> dict:
         began = time.monotonic()
-        metrics, probs = evaluate(self.state, self.data.val, beat=self._beat)
+        metrics, probs = evaluate(self.state, self.own.val, beat=self._beat)
         metrics |= mean_loss(self.losses)
         self.losses = []
         self.eval_s += time.monotonic() - began
@@ -135,9 +158,27 @@ class RayTrial(tune.Trainable):
         """Give the network to the keeper if it is among the best: their names and digests, written before told."""
         if not ray.get(self.keeper.wants.remote(self.number, metrics["val_loss"])):
             return {}
-        files = saved.pack(self.config, self.data, self.state, metrics)
-        files[PROBS] = safetensors.numpy.save({"val": probs.astype(np.float32)})
+        files = saved.pack(self.config, self.own, self.state, metrics)
+        said = {"val": probs}
+        if self.config.folds and self._reached(self.rungs[-1]):
+            said |= self._predictions()
+        files[PROBS] = safetensors.numpy.save({name: p.astype(np.float32) for name, p in said.items()})
         return ray.get(self.keeper.keep.remote(self.number, metrics["val_loss"], files))
+
+    def _predictions(self) -> dict[str, np.ndarray]:
+        """What a finished network of a fold says of every split, in every view, calibrated on val."""
+        splits = {name: split for name in ("val", "test", "unlabelled") if len(split := getattr(self.own, name))}
+        strengths = self.config.augment
+        out = {}
+        for number in range(self.views if can_view(strengths) else 1):
+            temperature = 1.0
+            for name, split in splits.items():
+                seen = lambda images, number=number: view(images, strengths, number)  # noqa: E731
+                logits = predict(self.state.best_network, split, self.state.plan, seen, self._beat)
+                if name == "val":
+                    temperature = scores.best_temperature(logits, split.labels)
+                out[in_view(name, number)] = scores.softmax(logits, temperature)
+        return out
 
     def _hand_over_state(self):
         losses = torch.stack(self.losses).tolist() if self.losses else []

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from trainable import files, saved, scores
 from trainable.again import COMPARED, Comparison, recorded
 from trainable.archs import ARCHS
-from trainable.config import TrialConfig
+from trainable.config import ONLY_FINALISTS, TrialConfig
 from trainable.datasets import DATASETS, default_dataset, known, load
-from trainable.datasets.container import Dataset, all_labels
+from trainable.datasets.container import Dataset, all_labels, of_fold
 from trainable.errors import BadInput, Parser, positive, run
 from trainable.fit import State, evaluate, fit, predict, settle
 
@@ -35,11 +35,16 @@ def main():
     data = load(args.dataset, image_size=args.image_size)
     if args.trial and data.fingerprint != args.trial.fingerprint:
         raise BadInput(f"--trial: {data.name} is not what the sweep had: its fingerprint is another; bring the data back")
-    if args.all_labels:
-        data = all_labels(data)
+    if config.unlabelled:
+        raise BadInput(ONLY_FINALISTS)
+    if config.folds and args.all_labels:
+        raise BadInput("--all-labels leaves no fold to hold out; leave folds out")
+    data = all_labels(data) if args.all_labels else of_fold(data, config.folds, config.fold)
     if args.threads:
         torch.set_num_threads(args.threads)
-    comparison = Comparison(args.trial) if args.trial else None
+    comparison = Comparison(args.trial) if args.trial and args.trial.rungs else None
+    if args.trial and not comparison:
+        print(f"Trial {args.trial.name} ended before its first rung: there is nothing to compare with.")
     steps = fit(config, data, args.device)
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # complain before the training, not after it

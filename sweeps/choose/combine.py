@@ -1,89 +1,250 @@
 """ENSEMBLES: pure functions on probabilities.
 
-A method takes probs [members, n, classes], best member first, and returns [n, classes], rows summing to 1.
+Members' probabilities are probs [members, n, classes], best member first. A method weighs them from what they say of images
+whose labels are known; `combined` then makes one prediction of many. What a method gets is judged on images that it was not
+weighed by (`judge`), so that choosing does not flatter.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trainable import scores
 
-
-def mean(probs: np.ndarray) -> np.ndarray:
-    """The mean of the probabilities (a soft vote)."""
-    return probs.mean(axis=0)
-
-
-def vote(probs: np.ndarray) -> np.ndarray:
-    """The share of members whose most probable class it is (a majority vote); the mean decides a tie."""
-    ballots = np.eye(probs.shape[2])[probs.argmax(axis=2)].mean(axis=0)
-    # Less than any difference of one ballot, as long as there are fewer than a thousand members.
-    return 0.999 * ballots + 0.001 * mean(probs)
+PARTS = 5  # that the labelled images are cut into, to weigh by some and judge by the others
+BAGS = 10  # of the greedy selection, each of half of the members
+FIRST = 3  # members that a selection begins with, where it has so many
+STEPS = 30  # of a selection
 
 
-def best(probs: np.ndarray) -> np.ndarray:
-    """The best member alone."""
-    return probs[0]
+def mean(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Equal weights for the first few members: as many as have the lowest cross-entropy together (a soft vote)."""
+    return _first_few(probs, labels, ballots=False)
 
 
-ENSEMBLES = {"mean": mean, "vote": vote, "best": best}
+def vote(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Likewise for a majority vote: each member is for its most probable class."""
+    return _first_few(probs, labels, ballots=True)
+
+
+def greedy(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Selection with replacement, begun with the best few, the best step kept, the mean of bags of half of the members.
+
+    Caruana, Niculescu-Mizil, Crew and Ksikes, Ensemble selection from libraries of models, ICML 2004, section 3.
+    """
+    right = _right(probs, labels)
+    members = len(right)
+    rng = np.random.default_rng(0)
+    bags = BAGS if members > 2 else 1
+    total = np.zeros(members)
+    for _ in range(bags):
+        bag = np.sort(rng.permutation(members)[: max(2, -(-members // 2))]) if bags > 1 else np.arange(members)
+        total[bag] += _select(right[bag])
+    return total / total.sum()
+
+
+def _select(right: np.ndarray) -> np.ndarray:
+    """How often each member is taken, as a share; right: the probability of the right class, [members, n]."""
+    order = np.argsort(-np.log(right).mean(axis=1), kind="stable")[:FIRST]
+    counts = np.zeros(len(right))
+    counts[order] = 1
+    together = right[order].sum(axis=0)
+    best, lowest = counts.copy(), -np.log(together / len(order)).mean()
+    for size in range(len(order) + 1, len(order) + STEPS + 1):
+        losses = -np.log((together + right) / size).mean(axis=1)
+        taken = int(losses.argmin())
+        counts[taken] += 1
+        together = together + right[taken]
+        if losses[taken] < lowest:
+            best, lowest = counts.copy(), losses[taken]
+    return best / best.sum()
+
+
+def weights(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The convex weights with the lowest cross-entropy of the mixture, by expectation-maximisation from equal ones.
+
+    Each step multiplies a weight by the member's mean share in the probability of the right class and never raises the
+    cross-entropy, which is convex in the weights (stacking of predictive distributions: Yao et al., arXiv:1704.02030).
+    """
+    right = _right(probs, labels)
+    out = np.full(len(right), 1 / len(right))
+    for _ in range(200):
+        before, out = out, out * (right / (out @ right)).mean(axis=1)
+        if np.abs(out - before).max() < 1e-5:
+            break
+    return out / out.sum()
+
+
+def best(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The member with the fewest errors alone; of equals the one with the lowest cross-entropy."""
+    order = [(scores.errors(p, labels), scores.cross_entropy(p, labels)) for p in probs]
+    return np.eye(len(probs))[order.index(min(order))]
+
+
+# How each weighs its members: probs [members, n, classes], labels [n] -> weights [members], which sum to 1.
+ENSEMBLES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "mean": mean,
+    "vote": vote,
+    "greedy": greedy,
+    "weights": weights,
+    "best": best,
+}
+
+
+def combined(method: str, probs: np.ndarray, weight: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """One prediction of many, [n, classes], rows summing to 1: the weighted mean of the probabilities, or for a vote the
+    weighted share of the members for whom a class is the most probable; then sharpened to a temperature."""
+    some = np.flatnonzero(weight)
+    out = np.tensordot(weight[some], probs[some], 1)
+    if method == "vote":
+        ballots = np.tensordot(weight[some], np.eye(probs.shape[2])[probs[some].argmax(axis=2)], 1)
+        # The mean decides a tie: less than any difference of one ballot among fewer than a thousand members.
+        out = 0.999 * ballots + 0.001 * out
+    return out if temperature == 1 else scores.softmax(np.log(out.clip(1e-12)), temperature)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A method over some members, and what it makes on val."""
+class Weighed:
+    """A method, and what it makes of some members."""
 
     method: str
-    members: tuple[int, ...]  # places in the order of the members given
-    errors: int
-    loss: float  # cross-entropy at the best temperature
-    temperature: float  # of the combined probabilities: the mean of calibrated networks is under-confident
+    weights: np.ndarray  # [members]
+    temperature: float  # of the combined probabilities: a mean of calibrated networks is under-confident
 
 
-def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tuple[Choice, list[Choice]]:
-    """The ensemble to take, and the best of each method.
+@dataclass(frozen=True)
+class Judged(Weighed):
+    """Weighed by all the images; judged on images that it was not weighed by."""
+
+    wrong: np.ndarray  # bool [n]
+    losses: np.ndarray  # [n], cross-entropy
+
+    @property
+    def errors(self) -> int:
+        return int(self.wrong.sum())
+
+    @property
+    def loss(self) -> float:
+        return float(self.losses.mean())
+
+    @property
+    def members(self) -> int:
+        return int((self.weights > 0).sum())
+
+
+def weigh(method: str, probs: np.ndarray, labels: np.ndarray) -> Weighed:
+    """Find a method's weights, and the temperature at which what it says has the lowest cross-entropy."""
+    weight = ENSEMBLES[method](probs, labels)
+    out = combined(method, probs, weight)
+    return Weighed(method, weight, scores.best_temperature(np.log(out.clip(1e-12)), labels))
+
+
+def judge(method: str, probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> Judged:
+    """Weigh by all images for use, and for the judgement by four fifths, five times, each time judged on the last fifth.
+
+    Members must not have been trained on these images (out-of-fold probabilities, or those of a held-out set).
+    """
+    whole = weigh(method, probs, labels)
+    wrong, losses = np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
+    for part in parts_of(len(labels), seed):
+        rest = np.setdiff1d(np.arange(len(labels)), part)
+        w = weigh(method, probs[:, rest], labels[rest])
+        out = combined(method, probs[:, part], w.weights, w.temperature)
+        wrong[part] = out.argmax(axis=1) != labels[part]
+        losses[part] = scores.losses(out, labels[part])
+    return Judged(**vars(whole), wrong=wrong, losses=losses)
+
+
+def parts_of(images: int, seed: int = 0) -> list[np.ndarray]:
+    """The rows of each part."""
+    return np.array_split(np.random.default_rng(seed).permutation(images), min(PARTS, images))
+
+
+def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tuple[Judged, list[Judged]]:
+    """The ensemble to take, and every method's.
 
     What makes more errors than the best single network is out, where `methods` allow for less. Of the rest, the one
     with the lowest cross-entropy; but where that is a single network, the best of several that is within one standard
     error of it (of the paired difference, image by image): the lowest of many networks is flattered by being chosen.
     The rule is Breiman's (CART, 1984), turned to ensembles.
-
-    Args:
-        probs: [members, n, classes], best member first.
-        labels: [n].
-        methods: names from ENSEMBLES.
     """
-    errors = [scores.errors(member, labels) for member in probs]
-    singles = {0, errors.index(min(errors))}
-    choices, losses = [], []
-    for method in methods:
-        # One network is no ensemble: `best` stands for it.
-        sizes = range(2, len(probs) + 1) if len(probs) > 1 else [1]
-        for members in [(i,) for i in singles] if method == "best" else [tuple(range(size)) for size in sizes]:
-            combined = ENSEMBLES[method](probs[list(members)])
-            temperature = scores.best_temperature(np.log(combined.clip(1e-12)), labels)
-            by_image = scores.losses(sharpen(combined, temperature), labels)
-            choices.append(Choice(method, members, scores.errors(combined, labels), float(by_image.mean()), temperature))
-            losses.append(by_image)
+    judged = [judge(method, probs, labels) for method in methods]
+    most = min([scores.errors(member, labels) for member in probs] + [j.errors for j in judged])
 
-    def merit(i: int) -> tuple:
-        return max(choices[i].errors, min(errors)), choices[i].loss
+    def merit(j: Judged) -> tuple:
+        return max(j.errors, most), j.loss
 
-    order = sorted(range(len(choices)), key=merit)
+    order = sorted(judged, key=merit)
     taken = order[0]
-    if len(choices[taken].members) == 1:
-        several = [i for i in order if len(choices[i].members) > 1 and merit(i)[0] == merit(taken)[0]]
-        taken = next((i for i in several if _within_one_error(losses[i], losses[taken])), taken)
-    # The one taken comes first, so that it stands for its method.
-    bests = [next(choices[i] for i in [taken, *order] if choices[i].method == method) for method in methods]
-    return choices[taken], bests
+    if taken.members == 1:
+        several = [j for j in order if j.members > 1 and merit(j)[0] == merit(taken)[0]]
+        taken = next((j for j in several if _within_one_error(j.losses, taken.losses)), taken)
+    return taken, judged
 
 
-def sharpen(probs: np.ndarray, temperature: float) -> np.ndarray:
-    """Probabilities at another temperature: the most probable class stays, its probability changes."""
-    return scores.softmax(np.log(probs.clip(1e-12)), temperature)
+def by_size(
+    probs: np.ndarray, labels: np.ndarray, costs: Sequence[float], most: float = np.inf, seed: int = 0
+) -> list[tuple[tuple[int, ...], Judged]]:
+    """For each number of members the ones to take, equally weighed: each next is the one that lowers cross-entropy most.
+
+    `costs` of the members; no more than `most` is spent together. Judged as in `judge`.
+    """
+    right = _right(probs, labels)
+    whole = _grow(right, costs, most)
+    grown = []
+    for part in parts_of(len(labels), seed):
+        rest = np.setdiff1d(np.arange(len(labels)), part)
+        grown.append((part, rest, _grow(right[:, rest], costs, most)))
+    out = []
+    for size in range(1, len(whole) + 1):
+        wrong, losses = np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
+        for part, rest, order in grown:
+            weight = _equal(order[:size], len(probs))
+            seen = combined("mean", probs[:, rest], weight)
+            temperature = scores.best_temperature(np.log(seen.clip(1e-12)), labels[rest])
+            said = combined("mean", probs[:, part], weight, temperature)
+            wrong[part] = said.argmax(axis=1) != labels[part]
+            losses[part] = scores.losses(said, labels[part])
+        weight = _equal(whole[:size], len(probs))
+        temperature = scores.best_temperature(np.log(combined("mean", probs, weight).clip(1e-12)), labels)
+        out.append((tuple(whole[:size]), Judged("mean", weight, temperature, wrong, losses)))
+    return out
+
+
+def _grow(right: np.ndarray, costs: Sequence[float], most: float) -> list[int]:
+    chosen: list[int] = []
+    together, spent = np.zeros(right.shape[1]), 0.0
+    while True:
+        left = [i for i in range(len(right)) if i not in chosen and spent + costs[i] <= most]
+        if not left:
+            return chosen
+        losses = [-np.log((together + right[i]) / (len(chosen) + 1)).mean() for i in left]
+        taken = left[int(np.argmin(losses))]
+        chosen.append(taken)
+        together, spent = together + right[taken], spent + costs[taken]
+
+
+def _first_few(probs: np.ndarray, labels: np.ndarray, ballots: bool) -> np.ndarray:
+    """Equal weights for as many of the first members as have the lowest cross-entropy together; two at least."""
+    method = "vote" if ballots else "mean"
+    losses = []
+    for size in range(min(2, len(probs)), len(probs) + 1):
+        out = combined(method, probs, _equal(range(size), len(probs)))
+        temperature = scores.best_temperature(np.log(out.clip(1e-12)), labels)
+        losses.append(scores.cross_entropy(scores.softmax(np.log(out.clip(1e-12)), temperature), labels))
+    return _equal(range(int(np.argmin(losses)) + min(2, len(probs))), len(probs))
+
+
+def _equal(chosen: Iterable[int], members: int) -> np.ndarray:
+    out = np.zeros(members)
+    out[list(chosen)] = 1
+    return out / out.sum()
+
+
+def _right(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Each member's probability of the right class, [members, n]; it counts as at least 1e-7."""
+    return np.clip(probs[:, np.arange(len(labels)), labels], 1e-7, 1)
 
 
 def _within_one_error(losses: np.ndarray, lowest: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sweeps.choose.members import Member, restore
+from sweeps.choose.members import Network, restore
 from trainable import engine
 from trainable.archs import build_network
 from trainable.archs.torchvision_fit import shapes_of
@@ -35,30 +35,36 @@ def size(config: TrialConfig, data) -> tuple[int, int]:
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
 
 
-def latencies(members: list[Member], places, warn: Callable[[str], None]) -> list[dict]:
+def latencies(networks: list[Network], places, warn: Callable[[str], None], seconds: float = SECONDS) -> list[dict]:
     """Time each network on one place, with nothing else of ours running; `places` has a trial's cpus, gpus and device.
+    Without places: in this process, on one thread.
+
+    Args:
+        seconds: for which the runs of each batch size go on, LEAST of them at least.
 
     Returns:
         For each what `measure` returns; nothing for one that could not be timed, which `warn` hears in one line.
     """
+    if places is None:
+        return [_measure_saved(network.saved_files, 1, None, seconds) for network in networks]
     task = ray.remote(_measure_saved).options(num_cpus=places.cpus, num_gpus=places.gpus)
     out = []
-    for member in members:
+    for network in networks:
         try:
-            out.append(ray.get(task.remote(member.saved_files, places.cpus, places.device)))
+            out.append(ray.get(task.remote(network.saved_files, places.cpus, places.device, seconds)))
         except ray.exceptions.RayError as wrong:
-            warn(f"{member.arch} could not be timed: {str(wrong).strip().splitlines()[-1]}")
+            warn(f"{network.arch} could not be timed: {str(wrong).strip().splitlines()[-1]}")
             out.append({})
     return out
 
 
-def _measure_saved(contents: dict, threads: int, device: str | None) -> dict:
+def _measure_saved(contents: dict, threads: int, device: str | None, seconds: float) -> dict:
     network, plan, problem = restore(contents, threads, device)
-    return measure(network, plan, problem.in_shape)
+    return measure(network, plan, problem.in_shape, seconds)
 
 
 @torch.inference_mode()
-def measure(network: nn.Module, plan: engine.Plan, in_shape: tuple[int, int, int]) -> dict:
+def measure(network: nn.Module, plan: engine.Plan, in_shape: tuple[int, int, int], seconds: float = SECONDS) -> dict:
     """How long a network takes for images that lie on the device already.
 
     Returns:
@@ -71,7 +77,7 @@ def measure(network: nn.Module, plan: engine.Plan, in_shape: tuple[int, int, int
         images = plan.laid_out(torch.rand(batch, *in_shape, device=plan.device))
         for _ in range(WARM):
             _milliseconds(network, plan, images)
-        times, until = [], time.monotonic() + SECONDS
+        times, until = [], time.monotonic() + seconds
         while len(times) < LEAST or (len(times) < MOST and time.monotonic() < until):
             times.append(_milliseconds(network, plan, images))
         median, p90 = np.percentile(times, [50, 90])

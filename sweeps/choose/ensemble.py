@@ -1,64 +1,195 @@
 """From the networks of a finished search to ensemble.json and submission.csv."""
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from sweeps.choose.combine import ENSEMBLES, choose, sharpen
-from sweeps.choose.members import Member, find, predict_all
+from sweeps.choose.cascade import cascade
+from sweeps.choose.combine import Judged, by_size, choose, combined
+from sweeps.choose.cost import latencies
+from sweeps.choose.members import Member, Network, find, out_of_fold, predict_all
+from sweeps.choose.scored import as_score, score
 from trainable import files, scores
-from trainable.datasets.container import Dataset
+from trainable.datasets.container import Dataset, all_labels
+from trainable.errors import BadInput
 from trainable.submission import write_submission
 
+TIMING = 0.3  # seconds a network and batch size
+TIMES = "times.json"  # what each network was timed at, by the number of its trial
 
-def combine(folder: Path, data: Dataset, methods: list[str], places) -> dict | None:
-    """Choose the best ensemble on val, score it once on test, predict the unlabelled images.
 
-    Writes `ensemble.json` and `submission.csv`. Where a dataset has no unlabelled images, the submission is about its
-    test images. `places` has the cpus, gpus and device of a trial.
+def combine(
+    folders: Sequence[Path],
+    data: Dataset,
+    methods: list[str],
+    places,
+    warn: Callable[[str], None],
+    max_latency: float | None = None,
+    to: Path | None = None,
+) -> dict | None:
+    """Choose the best ensemble of one or several sweeps, score it once on test, predict the unlabelled images.
+
+    The members are the finalists, judged out of fold on all labelled images; where there are none, the networks that the
+    search left, judged on val. Writes `ensemble.json` and `submission.csv` into `to` (the first folder where nothing is
+    said). Where a dataset has no unlabelled images, the submission is about its test images.
+
+    Args:
+        places: the cpus, gpus and device of a trial.
+        max_latency: milliseconds an image that the ensemble may take, in batches of 128.
 
     Returns what `ensemble.json` holds, or None if no trial left a network.
+
+    Raises:
+        BadInput: no network is as fast as `max_latency`.
     """
-    members = find(folder)
+    to = to or folders[0]
+    members, labels, split = candidates(folders, data)
     if not members:
         return None
-    choice, bests = choose(np.stack([m.val for m in members]), data.val.labels, methods)
-    chosen = [members[i] for i in choice.members]
-    splits = {name: split for name in ("test", "unlabelled") if len(split := getattr(data, name))}
-    probs, times = predict_all(chosen, splits, places)
-    combined = {
-        name: sharpen(ENSEMBLES[choice.method](np.stack([p[name] for p in probs])), choice.temperature) for name in splits
+    times = timed(members, places, warn)
+    one = [times[m.networks[0].number, m.networks[0].folder.parent] for m in members]
+    probs = np.stack([m.val for m in members])
+    judged, methods_judged, one_each = _choose(probs, labels, methods, members, one, max_latency)
+    chosen = [i for i in range(len(members)) if judged.weights[i] > 0]
+    networks = {i: members[i].networks[:1] if one_each else members[i].networks for i in chosen}
+    splits = {name: part for name in ("test", "unlabelled") if len(part := getattr(data, name))}
+    said = _predictions([(members[i], networks[i]) for i in chosen], splits, places)
+    answers = {
+        name: combined(judged.method, np.stack([member[name] for member in said]), judged.weights[chosen], judged.temperature)
+        for name in splits
     }
-    single = min(members, key=lambda m: (scores.errors(m.val, data.val.labels), m.metrics["val_loss"]))
+    ms = sum(one[i] * len(networks[i]) for i in chosen)
+    out_of = combined(judged.method, probs, judged.weights, judged.temperature)
+    errors = [scores.errors(m.val, labels) for m in members]
     about = {
-        "method": choice.method,
-        "temperature": choice.temperature,
+        "judged_on": {"split": split, "images": len(labels)},
+        "unlabelled_taught": any(member.unlabelled for member in members),
+        "method": judged.method,
+        "temperature": judged.temperature,
         "members": [
-            {**_about(m, data), "weight": 1 / len(chosen), "ms_per_image": t} for m, t in zip(chosen, times, strict=True)
+            {
+                **_about(members[i], labels),
+                "weight": float(judged.weights[i]),
+                "networks": [n.number for n in networks[i]],
+                "sweep": networks[i][0].folder.parents[1].name,
+                "ms_per_image": one[i] * len(networks[i]),
+            }
+            for i in chosen
         ],
-        "val": _score(choice.errors, choice.loss, len(data.val)),
-        "test": score(combined["test"], data.test.labels) if "test" in splits else None,
-        "ms_per_image": sum(times),
-        "best_single": _about(single, data),
-        "methods": {b.method: {"members": len(b.members), "val": _score(b.errors, b.loss, len(data.val))} for b in bests},
+        "judged": _score(judged),
+        "test": score(answers["test"], data.test.labels) if "test" in splits else None,
+        "ms_per_image": ms,
+        "best_single": _about(members[int(np.argmin(errors))], labels),
+        "mean_errors_of_members": float(np.mean(errors)),
+        "methods": {j.method: {"members": j.members, "judged": _score(j)} for j in methods_judged},
+        "sizes": _sizes(probs, labels, members, one),
+        "cascade": _cascade(members, out_of, labels, one, ms) if len(chosen) > 1 or len(networks[chosen[0]]) > 1 else None,
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
-    asked = about["submission"]
-    write_submission(folder / "submission.csv", data, splits[asked], combined[asked])
-    files.write_json(folder / "ensemble.json", about)
+    write_submission(to / "submission.csv", data, splits[about["submission"]], answers[about["submission"]])
+    files.write_json(to / "ensemble.json", about)
     return about
 
 
-def _about(member: Member, data: Dataset) -> dict:
-    errors = scores.errors(member.val, data.val.labels)
-    val = _score(errors, member.metrics["val_loss"], len(data.val))
-    return {"trial": member.trial, "arch": member.arch, "epochs": member.metrics["budget"], "val": val}
+def candidates(folders: Sequence[Path], data: Dataset) -> tuple[list[Member], np.ndarray, str]:
+    """The members to choose from, lowest cross-entropy first; the labels of the images that judge them, and their name."""
+    members = [member for folder in folders for member in out_of_fold(folder, data)]
+    labels, split = (all_labels(data).train.labels, "out of fold") if members else (data.val.labels, "val")
+    if not members:
+        members = [member for folder in folders for member in find(folder)]
+    return sorted(members, key=lambda member: member.metrics["val_loss"]), labels, split
 
 
-def _score(errors: int, loss: float, images: int) -> dict:
-    return {"errors": errors, "images": images, "error": errors / images, "loss": loss}
+def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[tuple, float]:
+    """Milliseconds an image in batches of 128 of each member's first network, by its number and folder.
+
+    What was timed before is kept in the sweep's folder. A network that cannot be timed counts as one that takes for ever.
+    """
+    out = {}
+    by_folder: dict[Path, list[Network]] = {}
+    for member in members:
+        by_folder.setdefault(member.networks[0].folder.parent, []).append(member.networks[0])
+    for where, networks in by_folder.items():
+        path = where.parent / TIMES
+        try:
+            known = json.loads(path.read_text())
+        except (OSError, ValueError):
+            known = {}
+        key = {n.number: f"{n.number}-{n.digest[:16]}" for n in networks}
+        new = [n for n in networks if key[n.number] not in known]
+        known |= {key[n.number]: measured for n, measured in zip(new, latencies(new, places, warn, TIMING), strict=True)}
+        if new:
+            files.write_json(path, known)
+        out |= {(n.number, where): known[key[n.number]].get("ms_128", np.inf) / 128 for n in networks}
+    return out
 
 
-def score(probs: np.ndarray, labels: np.ndarray) -> dict:
-    """Errors, images, error (share) and cross-entropy loss."""
-    return _score(scores.errors(probs, labels), scores.cross_entropy(probs, labels), len(labels))
+def _choose(probs, labels, methods, members, one, max_latency) -> tuple[Judged, list[Judged], bool]:
+    """The ensemble to take, every method's, and whether it has one network a member, for the sake of time."""
+    taken, judged = choose(probs, labels, methods)
+    if max_latency is None:
+        return taken, judged, False
+    for one_each in (False, True):
+        costs = [ms * (1 if one_each else len(member.networks)) for ms, member in zip(one, members, strict=True)]
+        fitting = [j for _, j in by_size(probs, labels, costs, max_latency)]
+        if fitting:
+            return min(fitting, key=lambda j: j.loss), judged, one_each
+    raise BadInput(f"--max-latency {max_latency:g}: the fastest network takes {min(one):.3g} ms an image; allow for more")
+
+
+def _predictions(members: list[tuple[Member, Sequence[Network]]], splits, places) -> list[dict[str, np.ndarray]]:
+    """What each member says of each split: the mean of those of its networks."""
+    predict_all([network for _, networks in members for network in networks], splits, places)
+    return [
+        {name: np.mean([member.said(network, name) for network in networks], axis=0) for name in splits}
+        for member, networks in members
+    ]
+
+
+def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]:
+    """The best ensemble of each size, its members equally weighed, and what it costs."""
+    return [
+        {
+            "members": [members[i].trial for i in chosen],
+            "names": [members[i].name for i in chosen],
+            "judged": _score(judged),
+            "ms_one_network_each": sum(one[i] for i in chosen),
+            "ms_per_image": sum(one[i] * len(members[i].networks) for i in chosen),
+        }
+        for chosen, judged in by_size(probs, labels, [0.0] * len(members))
+    ]
+
+
+def _cascade(members: list[Member], large: np.ndarray, labels: np.ndarray, one: list[float], large_ms: float) -> dict:
+    """The fastest cascade before this ensemble: over the members that may answer first."""
+    found = []
+    for i, member in enumerate(members):
+        made = cascade(member.val, large, labels)
+        found.append((one[i] + made.share * large_ms, i, made))
+    ms, i, made = min(found, key=lambda item: item[:2])
+    return {
+        "first": members[i].trial,
+        "network": members[i].networks[0].number,
+        "threshold": made.threshold,
+        "share_passed_on": made.share,
+        "judged": as_score(made.errors, len(labels), float("nan")) | {"loss": None},
+        "ms_first": one[i],
+        "ms_per_image": ms,
+    }
+
+
+def _about(member: Member, labels: np.ndarray) -> dict:
+    return {
+        "trial": member.trial,
+        "arch": member.arch,
+        "view": member.view,
+        "unlabelled": member.unlabelled,
+        "epochs": member.metrics["budget"],
+        "judged": score(member.val, labels),
+    }
+
+
+def _score(judged: Judged) -> dict:
+    return as_score(judged.errors, len(judged.wrong), judged.loss)

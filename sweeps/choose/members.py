@@ -1,70 +1,162 @@
-"""The networks that trials left behind: find them, and let them predict, all places at once."""
+"""The networks that trials left behind, as members of an ensemble: find them, and let them predict, all places at once."""
 
 import hashlib
-import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import ray
 import safetensors.numpy
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from sweeps.search.record import read
 from trainable import engine, files, saved, scores
-from trainable.datasets.container import Split
+from trainable.datasets.container import Dataset, Split, all_labels, folds_of
 from trainable.fit import predict
-from trainable.ray_trial import PROBS
+from trainable.ray_trial import PROBS, in_view
 
 PREDICTIONS = "predictions.safetensors"  # beside what the trial handed over, whose digests the record has
 
 
 @dataclass(frozen=True)
-class Member:
-    """A trained network with its probabilities for val."""
+class Network:
+    """A trained network in a sweep's folder."""
 
-    trial: int
+    number: int  # of the trial that left it
     arch: str
-    metrics: dict
     folder: Path
-    val: np.ndarray  # float32 [n, classes]
+    temperature: float
+    digest: str  # of its weights
 
     @property
     def saved_files(self) -> dict[str, bytes]:
         return {name: (self.folder / name).read_bytes() for name in (saved.CONFIG, saved.WEIGHTS)}
 
+    @cached_property
+    def probs(self) -> dict[str, np.ndarray]:
+        """What it says of each split that it was asked about, calibrated, float32 [n, classes]."""
+        return {**safetensors.numpy.load_file(self.folder / PROBS), **self._asked_later()}
+
+    def _asked_later(self) -> dict[str, np.ndarray]:
+        try:
+            with safe_open(self.folder / PREDICTIONS, "np") as file:
+                names = file.keys() if file.metadata() == {"weights": self.digest} else ()
+                return {name: file.get_tensor(name) for name in names}
+        except (OSError, SafetensorError):
+            return {}  # there is none, or none that is whole
+
+    def keep(self, probs: dict[str, np.ndarray]):
+        """What it says of more splits."""
+        files.write(self.folder / PREDICTIONS, safetensors.numpy.save(probs, {"weights": self.digest}))
+        self.probs.update(probs)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One configuration: the network that its trial left, or a network for every fold.
+
+    What it says of an image that it was not trained on is comparable: of val, or, out of fold, of every labelled image.
+    """
+
+    trial: int  # of the search
+    arch: str
+    metrics: dict  # of its trial at the last rung
+    networks: tuple[Network, ...]
+    val: np.ndarray  # float32 [n, classes], of the images that judge
+    unlabelled: bool = False  # whether unlabelled images taught them too
+    view: int = 0  # in which its networks see the images; 0: as they are
+
+    @property
+    def name(self) -> str:
+        """For tables."""
+        return f"{self.trial}{'u' * self.unlabelled}{f' view {self.view}' if self.view else ''}"
+
+    def said(self, network: Network, split: str) -> np.ndarray:
+        """What one of its networks says of a split, in this member's view."""
+        return network.probs[in_view(split, self.view)]
+
 
 def find(folder: Path) -> list[Member]:
-    """The networks in a sweep's folder, lowest val cross-entropy first; a file that is not as recorded is left out."""
-    trials, rungs = read(folder / "record.db")
-    handed_over = {rung["number"]: rung for rung in rungs if rung["files"]}  # the last of each trial
-    members = []
-    for number, rung in handed_over.items():
-        where = folder / "trials" / str(number)
-        if all(_digest(where / name) == digest for name, digest in rung["files"].items()):
-            val = safetensors.numpy.load_file(where / PROBS)["val"]
-            members.append(Member(number, trials[number]["config"]["arch"], rung["metrics"], where, val))
+    """The networks of a search, judged on val, lowest cross-entropy first; a file that is not as recorded is left out."""
+    trials, rungs = _there(folder)
+    members = [
+        Member(number, trial["config"]["arch"], rungs[number]["metrics"], (network,), network.probs["val"])
+        for number, trial in trials.items()
+        if trial["refits"] is None and (network := _network(folder, trial, rungs.get(number)))
+    ]
     return sorted(members, key=lambda member: member.metrics["val_loss"])
+
+
+def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
+    """The finalists of which every fold's network is trained, judged out of fold on train and val, as `all_labels` joins
+    them; lowest cross-entropy first."""
+    trials, rungs = _there(folder)
+    labels = all_labels(data).train.labels
+    by_finalist: dict[tuple, dict[int, Network]] = {}
+    for number, trial in trials.items():
+        config = trial["config"]
+        if (
+            trial["refits"] is not None
+            and trial["state"] == "complete"
+            and (network := _network(folder, trial, rungs.get(number)))
+        ):
+            key = trial["refits"], config["folds"], config["epochs"], config["seed"], config["unlabelled"]
+            by_finalist.setdefault(key, {})[config["fold"]] = network
+    members = []
+    for (of, folds, *_, unlabelled), networks in by_finalist.items():
+        if len(networks) < folds:
+            continue
+        views = min(sum(name.startswith("val") for name in network.probs) for network in networks.values())
+        for view in range(views):
+            val = np.empty((len(labels), networks[0].probs["val"].shape[1]), dtype=np.float32)
+            for fold, network in networks.items():
+                val[folds_of(labels, folds) == fold] = network.probs[in_view("val", view)]
+            last = rungs[networks[0].number]["metrics"]
+            judged = {"val_loss": scores.cross_entropy(val, labels), "val_error": scores.errors(val, labels) / len(labels)}
+            arch, in_order = trials[of]["config"]["arch"], tuple(networks[f] for f in range(folds))
+            members.append(Member(of, arch, {**last, **judged}, in_order, val, bool(unlabelled), view))
+    return sorted(members, key=lambda member: member.metrics["val_loss"])
+
+
+def _there(folder: Path) -> tuple[dict[int, dict], dict[int, dict]]:
+    """Trials by number, and of each that handed over a network the last rung at which it did."""
+    trials, rungs = read(folder / "record.db")
+    return {trial["number"]: trial for trial in trials}, {rung["number"]: rung for rung in rungs if rung["files"]}
+
+
+def _network(folder: Path, trial: dict, rung: dict | None) -> Network | None:
+    """What was handed over at a rung, if it lies there as it was recorded."""
+    if rung is None:
+        return None
+    where = folder / "trials" / str(rung["number"])
+    if any(_digest(where / name) != digest for name, digest in rung["files"].items()):
+        return None
+    return Network(rung["number"], trial["config"]["arch"], where, rung["metrics"]["temperature"], rung["files"][saved.WEIGHTS])
 
 
 def _digest(path: Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
-def predict_all(members: list[Member], splits: dict[str, Split], places) -> tuple[list[dict], list[float]]:
-    """Every member's probabilities for every split, kept beside its weights, and its milliseconds an image.
+def predict_all(networks: list[Network], splits: dict[str, Split], places) -> list[dict[str, np.ndarray]]:
+    """What each network says of each split, split -> float32 [n, classes]; kept beside its weights where it is new.
 
-    Returns:
-        A dict split -> float32 [n, classes] for each member, and the times.
+    `places`: the cpus, gpus and device of a trial on a cluster; None: in this process.
     """
-    task = ray.remote(_predict).options(num_cpus=places.cpus, num_gpus=places.gpus)
-    shared = ray.put(splits)
-    running = [task.remote(m.saved_files, m.metrics["temperature"], shared, places.cpus, places.device) for m in members]
-    answers = ray.get(running)
-    for member, (probs, _) in zip(members, answers, strict=True):
-        files.write(member.folder / PREDICTIONS, safetensors.numpy.save(probs))
-    return [probs for probs, _ in answers], [ms for _, ms in answers]
+    missing = [n for n in networks if not splits.keys() <= n.probs.keys()]
+    if missing and places is None:
+        for network in missing:
+            network.keep(_predict(network.saved_files, network.temperature, splits, engine.cores(), None))
+    elif missing:
+        task = ray.remote(_predict).options(num_cpus=places.cpus, num_gpus=places.gpus)
+        shared = ray.put(splits)
+        running = [task.remote(n.saved_files, n.temperature, shared, places.cpus, places.device) for n in missing]
+        for network, probs in zip(missing, ray.get(running), strict=True):
+            network.keep(probs)
+    return [{name: network.probs[name] for name in splits} for network in networks]
 
 
 def restore(contents: dict[str, bytes], threads: int, device: str | None) -> tuple[nn.Module, engine.Plan, saved.Problem]:
@@ -75,11 +167,7 @@ def restore(contents: dict[str, bytes], threads: int, device: str | None) -> tup
     return plan.place(network), plan, problem
 
 
-def _predict(
-    contents: dict, temperature: float, splits: dict[str, Split], threads: int, device: str | None
-) -> tuple[dict, float]:
+def _predict(contents: dict, temperature: float, splits: dict[str, Split], threads: int, device: str | None) -> dict:
     network, plan, _ = restore(contents, threads, device)
-    began = time.monotonic()
-    out = {name: scores.softmax(predict(network, split, plan), temperature).astype(np.float32) for name, split in splits.items()}
-    images = sum(len(split) for split in splits.values())
-    return out, 1000 * (time.monotonic() - began) / max(1, images)
+    logits = {name: predict(network, split, plan) for name, split in splits.items()}
+    return {name: scores.softmax(values, temperature).astype(np.float32) for name, values in logits.items()}

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sweeps.choose.cost import latencies
-from sweeps.choose.ensemble import score
 from sweeps.choose.members import find, predict_all
+from sweeps.choose.scored import score
 from trainable.datasets.container import Dataset
 from trainable.submission import write_submission
 
@@ -21,10 +21,11 @@ def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> li
     """
     members = find(folder)
     splits = {name: split for name in ("test", "unlabelled") if len(split := getattr(data, name))}
-    probs, _ = predict_all(members, splits, places)
+    networks = [member.networks[0] for member in members]
+    probs = predict_all(networks, splits, places)
     say(f"Timing {len(members)} networks, one at a time.")
     rows = []
-    for member, answers, times in zip(members, probs, latencies(members, places, say), strict=True):
+    for member, answers, times in zip(members, probs, latencies(networks, places, say), strict=True):
         row = {"arch": member.arch, "epochs": member.metrics["budget"], **_score("val", member.val, data.val.labels), **times}
         if "test" in splits:
             row |= _score("test", answers["test"], data.test.labels)

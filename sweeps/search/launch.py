@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import ray
 from ray import tune
 from ray.tune.execution import class_cache
@@ -30,6 +31,7 @@ SILENCE = 600.0  # seconds without a step, after which a trial is taken for hung
 PATIENCE = 120.0  # seconds after the end of a search for the running trials to hand over what they have
 # In what Ray says of a process that died. Of any other it says that it may have been the kernel's OOM killer.
 MACHINE_DIED = ("NodeDiedError", "node died", "node has died", "preempted")
+DIED = ("ActorDiedError", "ActorUnavailableError", "actor died")
 MEMORY_DIED = ("OutOfMemoryError", "running low on memory")
 
 
@@ -40,10 +42,17 @@ class Ending:
     """
 
     def __init__(self, seconds: float | None):
-        self.deadline = None if seconds is None else time.monotonic() + seconds
         self.asked = threading.Event()
         self.finished = threading.Event()
-        self.overdue = self.at_once = False
+        self.at_once = False
+        self.give(seconds)
+
+    def give(self, seconds: float | None):
+        """So long from now on; what was asked for by a signal stays asked."""
+        self.deadline = None if seconds is None else time.monotonic() + seconds
+        if getattr(self, "overdue", False):
+            self.asked.clear()
+        self.overdue = False
 
     def is_over(self) -> bool:
         return self.asked.is_set() or self.seconds_left() == 0
@@ -86,6 +95,7 @@ class Ending:
                     there = NodeAffinitySchedulingStrategy(node, soft=False)
                     ray.remote(_end).options(num_cpus=0, scheduling_strategy=there).remote(process)
 
+        self.finished.clear()
         before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
         thread = threading.Thread(target=watch, daemon=True)
         thread.start()
@@ -110,6 +120,8 @@ def run_search(
     losses: Mapping[int, float] | None = None,
     keep: int = KEEP,
     silence: float = SILENCE,
+    views: int = 1,
+    teachers: Mapping[int, np.ndarray] | None = None,
     tell: Callable[[dict], None] = lambda beats: None,
     warn: Callable[[str], None] = print,
     trainable=RayTrial,
@@ -117,8 +129,10 @@ def run_search(
     """Run `search` to its end over the cluster; what the `keep` best trials hand over lies in `folder`/trials.
 
     `losses` are of the networks that lie there already. A trial that makes no step for `silence` seconds is taken for
-    hung. Once a second `tell` is called with every running trial's latest beat, and `warn` with what the user should
-    know, from another thread. Returns None, or in one line what broke the search off.
+    hung. A network that was trained on a fold says what it sees in so many `views`; where it learns from unlabelled images
+    too, `teachers` says for each fold what they are, probs [n, classes]. Once a second `tell` is called with every running
+    trial's latest beat, and `warn` with what the user should know, from another thread. Returns None, or in one line what
+    broke it off.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     actor = ray.remote(Keeper).options(num_cpus=0, max_concurrency=THREADS, scheduling_strategy=here)
@@ -131,7 +145,8 @@ def run_search(
     search.record.listeners = (*search.record.listeners, forget)
     searcher = TuneSearcher(search)
     whole = largest_machine()
-    shared = {"data": data, "keeper": keeper, "rungs": search.rungs, "threads": places.cpus, "device": places.device}
+    shared = {"data": data, "keeper": keeper, "rungs": search.rungs, "threads": places.cpus}
+    shared |= {"device": places.device, "views": views, "teachers": teachers}
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(trainable, **shared),
@@ -235,7 +250,8 @@ class TuneScheduler(tune.schedulers.FIFOScheduler):
     def on_trial_error(self, tune_controller, trial):
         said = _last_line(trial.error_file)
         memory, machine = (any(word in said for word in words) for words in (MEMORY_DIED, MACHINE_DIED))
-        reason = f"{OUT_OF_MEMORY}: {said}" if memory else f"its process died: {said}"
+        dead = any(word in said for word in DIED)  # a paragraph of what may have been follows
+        reason = f"{OUT_OF_MEMORY}: {said}" if memory else "its process died" + ("" if dead else f": {said}")
         self.search.lose(trial.config["number"], reason, memory=memory, machine=machine)
 
     def __getstate__(self) -> dict:

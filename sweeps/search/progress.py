@@ -25,6 +25,7 @@ class Progress:
         is_over: whether the search is ending.
         trials: how many are wanted; None: as many as there is time for.
         past: the trials and rungs that the record has already.
+        spent: seconds that earlier drivers worked.
     """
 
     def __init__(
@@ -35,13 +36,15 @@ class Progress:
         is_over: Callable,
         trials: int | None,
         past: tuple[list[dict], list[dict]] = ((), ()),
+        spent: float = 0.0,
     ):
         self.console, self.slots, self.seconds_left, self.is_over, self.trials = console, slots, seconds_left, is_over, trials
-        self.began = time.monotonic()
+        self.began = time.monotonic() - spent
         self.span = seconds_left()
         self.states: dict[int, str] = {}
         self.archs: dict[int, str] = {}
         self.beats: dict[int, tuple[float, float, float]] = {}  # epochs, seconds of training, of evaluating
+        self.reached: dict[int, float] = {}  # epochs, of trials that were begun before
         self.first = self.heard = None
         self.best: dict | None = None
         self.lock = threading.Lock()
@@ -50,6 +53,7 @@ class Progress:
             self.states[trial["number"]], self.archs[trial["number"]] = trial["state"], trial["config"]["arch"]
         for rung in past[1]:
             self._compare(rung["number"], rung["metrics"])
+            self.reached[rung["number"]] = rung["metrics"]["budget"]
         self.counts = Counter(self.states.values())
         self.running = {number for number, state in self.states.items() if state == "running"}
 
@@ -113,9 +117,12 @@ class Progress:
     def _now(self) -> str:
         """The running trials; no more of them than fit a line."""
         running = sorted(self.running)
-        shown = [f"{number} {self.archs[number]} {self.beats.get(number, (0.0,))[0]:.1f}" for number in running[:3]]
+        shown = [f"{number} {self.archs[number]} {self._epochs(number):.1f}" for number in running[:3]]
         more = f" and {len(running) - 3} more" if len(running) > 3 else ""
         return f"now {', '.join(shown)} epochs{more}" if running else ""
+
+    def _epochs(self, number: int) -> float:
+        return self.beats[number][0] if number in self.beats else self.reached.get(number, 0.0)
 
     def _counts(self) -> str:
         return ", ".join(f"{self.counts[s]} {s}" for s in STATES if self.counts[s])
@@ -124,7 +131,8 @@ class Progress:
         if not self.best:
             return "no result yet"
         b = self.best
-        return f"best {b['val_error']:.2%} val error: trial {b['trial']} {b['arch']} at {b['budget']:.1f} epochs"
+        loss = f"best val loss {b['val_loss']:.4f} ({b['val_error']:.2%} error)"
+        return f"{loss}: trial {b['trial']} {b['arch']} at {b['budget']:.3g} epochs"
 
     def _clock(self) -> str:
         passed = f"{_minutes(time.monotonic() - self.began)} gone"
@@ -135,7 +143,7 @@ class Progress:
         """Of the places' time since the first trial began."""
         train, evaluate = (sum(beat[i] for beat in self.beats.values()) for i in (1, 2))
         if not self.heard or not train:
-            return "starting the first trials"
+            return "starting the trials"
         spent = max(self.slots * (self.heard - self.first), train + evaluate)
         rest = 1 - (train + evaluate) / spent
         return f"training {train / spent:.0%}, evaluating {evaluate / spent:.0%}, else {rest:.0%}"

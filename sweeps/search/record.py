@@ -29,6 +29,7 @@ CREATE TABLE IF NOT EXISTS drivers (   -- a row a start or resumption
 );
 CREATE TABLE IF NOT EXISTS trials (
     number INTEGER PRIMARY KEY,
+    refits INTEGER,                    -- the trial of the search that this one trains again on a fold; NULL: it is of the search
     config TEXT NOT NULL,              -- flat TrialConfig, JSON
     params TEXT NOT NULL,              -- as drawn by the searcher, JSON
     distributions TEXT NOT NULL,       -- from which, Optuna's JSON by parameter
@@ -102,6 +103,8 @@ class Record:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")  # NORMAL may forget the last events at a power cut
             self._db.executescript(SCHEMA)
+            if "refits" not in {row[1] for row in self._db.execute("PRAGMA table_info(trials)")}:  # a record of version 0.1
+                self._db.execute("ALTER TABLE trials ADD COLUMN refits INTEGER")
             # From its first driver on, a record is one that can be resumed.
             self._before = self._db.execute("SELECT coalesce(sum(seconds), 0) FROM drivers").fetchone()[0]
             values = (time.time(), json.dumps(about or {}))
@@ -114,13 +117,16 @@ class Record:
         """Seconds that drivers have worked on this sweep."""
         return self._before + time.monotonic() - self._began
 
-    def trial_started(self, number: int, config: Mapping, params: Mapping, distributions: Mapping[str, str]):
+    def trial_started(
+        self, number: int, config: Mapping, params: Mapping, distributions: Mapping[str, str], refits: int | None = None
+    ):
         now, t = time.time(), self.t
-        with self._event({"kind": "trial_started", "number": number, "config": config, "at": now}) as db:
+        told = {"kind": "trial_started", "number": number, "config": config, "refits": refits, "at": now}
+        with self._event(told) as db:
             db.execute(
-                "INSERT INTO trials (state, number, config, params, distributions, started, t) "
-                "VALUES ('running', ?, ?, ?, ?, ?, ?)",
-                (number, json.dumps(config), json.dumps(params), json.dumps(distributions), now, t),
+                "INSERT INTO trials (state, number, refits, config, params, distributions, started, t) "
+                "VALUES ('running', ?, ?, ?, ?, ?, ?, ?)",
+                (number, refits, json.dumps(config), json.dumps(params), json.dumps(distributions), now, t),
             )
 
     def rung(
@@ -269,6 +275,8 @@ def rows(path: Path, table: str, order: str = "rowid") -> list[dict]:
         finally:
             db.close()
         for row in found:
+            if table == "trials":
+                row.setdefault("refits", None)  # a record of version 0.1
             row |= {name: json.loads(row[name]) for name in _JSON.get(table, ())}
     except (sqlite3.DatabaseError, ValueError) as wrong:
         raise _unreadable(path, wrong) from wrong

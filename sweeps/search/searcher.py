@@ -3,7 +3,7 @@
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -61,6 +61,8 @@ class Search:
         metric: one of METRICS, to be minimised.
         rungs: budgets in epochs, ascending; the last is the whole training.
         trials: how many to start at most; None: no limit.
+        refits: where this is no search, but trains configurations of one again: of which trial each is. Searches and
+            refits of one record know nothing of each other.
         seed: of the first trial; each next one has one more. None: the space says.
         is_over: whether to start no more.
         again: numbers of trials to train again, though they have ended: their networks are lost.
@@ -79,12 +81,15 @@ class Search:
         seed: int | None = 0,
         is_over: Callable[[], bool] = lambda: False,
         again: Iterable[int] = (),
+        refits: Sequence[int] | None = None,
     ):
         self.space, self.record, self.sampler, self.scheduler = space, record, sampler, scheduler
         self.rungs, self.metric, self.trials, self.seed, self.is_over = rungs, metric, trials, seed, is_over
-        self.memory = Memory()
+        self.memory, self.refits = Memory(), refits
         self.study = optuna.create_study(storage=self.memory, direction="minimize")
         self.started = 0  # not len(study.trials): that counts what is enqueued
+        self.next = 0  # number in the record
+        self._places: dict[int, int] = {}  # in the study, by number
         self.failures = 0  # since the last trial that did not fail
         self._running: dict[int, _Running] = {}
         self._waiting: deque[int] = deque()  # of those, to be started again
@@ -112,14 +117,14 @@ class Search:
         if not self._wants_more():
             return None
         # A sampler of its own for each trial, so that a resumed search draws what an uninterrupted one would.
-        number = self.started
+        number, of = self.next, self.refits[self.started] if self.refits is not None else None
         self.study.sampler = self.sampler(seed_of(self.seed or 0, number))
         trial = self.study.ask()
         seed = {} if self.seed is None else {"seed": self.seed + number}
         config = draw_config(self.space, trial, epochs=self.rungs[-1], **seed).flat()
-        self.started += 1
+        self.started, self.next, self._places[number] = self.started + 1, number + 1, trial.number
         self._running[number] = _Running(config, {}, starts=1)
-        self.record.trial_started(number, config, trial.params, distributions_of(trial))
+        self.record.trial_started(number, config, trial.params, distributions_of(trial), of)
         return Job(number, config)
 
     @property
@@ -247,7 +252,7 @@ class Search:
         return False
 
     def _id(self, number: int) -> int:
-        return self.memory.get_trial_id_from_study_id_trial_number(self.study._study_id, self.elsewhere + number)
+        return self.memory.get_trial_id_from_study_id_trial_number(self.study._study_id, self._places[number])
 
     def _add(self, trial: Mapping, state: TrialState, value: list[float] | None, values: dict[int, float]):
         """A trial that the study has not seen begin: its params and distributions, and its values by rung."""
@@ -261,14 +266,17 @@ class Search:
     def _go_on(self, again: set[int]):
         """Rebuild the study, the scheduler's rungs and the list of trials to go on with from the record."""
         trials, rungs = read(self.record.path)
+        self.next = len(trials)
+        trials = [trial for trial in trials if (trial["refits"] is None) == (self.refits is None)]
         known: dict[int, dict[int, dict]] = {trial["number"]: {} for trial in trials}
         for row in sorted(rungs, key=lambda row: row["seq"]):
-            if not row["partial"]:
+            if not row["partial"] and row["number"] in known:
                 known[row["number"]][row["rung"]] = row["metrics"]
                 self._judge(row["rung"], row["metrics"][self.metric])
         self.started = len(trials)
         for trial in trials:
             number, state = trial["number"], trial["state"]
+            self._places[number] = self.elsewhere + len(self._places)
             mine = known[number]
             values = {rung: metrics[self.metric] for rung, metrics in sorted(mine.items())}
             ended = state not in ("running", "interrupted")
@@ -278,7 +286,7 @@ class Search:
             if not ended or number in again:
                 ending = (state, trial["reason"]) if ended else None
                 self._running[number] = _Running(trial["config"], mine, ending=ending)
-                self._restart(number, "its network was lost" if ended else "the sweep is resumed")
+                self._restart(number, "its network is lost or damaged" if ended else "the sweep is resumed")
 
 
 def _study_state(state: str, values: list[float]) -> tuple[TrialState, list[float] | None]:

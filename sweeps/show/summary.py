@@ -13,11 +13,18 @@ from trainable.scores import interval
 ENDS = [state for state in STATES if state != "running"]
 
 
-def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: dict[str, int]):
-    """Print the tables of a finished sweep. `images`: how many each split has."""
-    console.print(_families(trials, images["val"]))
-    console.print(_best_trials(trials, images["val"]))
-    console.print(_ensembles(ensemble, images["val"]))
+def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: int):
+    """Print the tables of a finished sweep. `images`: how many val has."""
+    searched = trials[trials["refits"].isna()]
+    console.print(_families(searched, images))
+    console.print(_best_trials(searched, images))
+    show_ensemble(console, ensemble)
+
+
+def show_ensemble(console: Console, ensemble: dict):
+    """Print what ensemble.json says."""
+    console.print(_ensembles(ensemble))
+    console.print(_sizes(ensemble))
     test = ensemble["test"]
     if test:
         low, high = interval(test["errors"], test["images"])
@@ -26,7 +33,7 @@ def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: dict[st
             f"{test['images']:,} (95 % interval {1 - high:.2%} to {1 - low:.2%}).",
             highlight=False,
         )
-    console.print(f"A prediction takes {ensemble['ms_per_image']:.2f} ms an image.", highlight=False)
+    console.print(_cost(ensemble), highlight=False)
 
 
 def _table(title: str) -> Table:
@@ -52,24 +59,65 @@ def _best_trials(trials: pd.DataFrame, images: int) -> Table:
     for name in ("architecture", "optimizer", "lr_schedule"):
         table.add_column(name, no_wrap=True)
     for _, t in trials.dropna(subset=["val_loss"]).nsmallest(8, "val_loss").iterrows():
-        scores = f"{t['budget']:.1f}", _percent(t["val_error"]), f"{t['val_loss']:.4f}"
+        scores = f"{t['budget']:.3g}", _percent(t["val_error"]), f"{t['val_loss']:.4f}"
         table.add_row(str(t["trial"]), *scores, t["arch"], f"{t['optimizer']} {t['lr']:.2g}", t["lr_schedule"])
     return table
 
 
-def _ensembles(ensemble: dict, images: int) -> Table:
-    table = _table(f"Ensembles, on val ({images:,} images)")
+def _ensembles(ensemble: dict) -> Table:
+    table = _table(f"Ensembles, {_judged_on(ensemble)}{_taught(ensemble)}")
+    table.caption = "chosen: the lowest loss of those that make no more errors than the best network alone"
+    table.caption_justify = "left"
     table.add_column("method")
-    for name in ("members", "errors", "error", "loss"):
-        table.add_column(name, justify="right")
+    for name in ("members", "errors", "error", "95 % interval", "loss"):
+        table.add_column(name, justify="right", no_wrap=True)
     single = ensemble["best_single"]
-    rows = [(name, m["members"], m["val"]) for name, m in ensemble["methods"].items()]
-    rows.append((f"fewest errors: trial {single['trial']} {single['arch']}", 1, single["val"]))
-    for name, members, val in rows:
+    rows = [(name, m["members"], m["judged"]) for name, m in ensemble["methods"].items()]
+    rows.append((f"fewest errors: trial {single['trial']} {single['arch']}", 1, single["judged"]))
+    for name, members, judged in rows:
         mark = "[bold]" if name == ensemble["method"] else ""
         label = f"{mark}{name}, chosen" if mark else name
-        table.add_row(label, str(members), str(val["errors"]), _percent(val["error"]), f"{val['loss']:.4f}")
+        table.add_row(label, str(members), *_scores(judged), f"{judged['loss']:.4f}")
     return table
+
+
+def _sizes(ensemble: dict) -> Table:
+    table = _table(f"The best of each size, equally weighed{_taught(ensemble)}")
+    table.add_column("members (trials)")
+    for name in ("errors", "error", "95 % interval", "ms", "ms, one network each"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in ensemble["sizes"]:
+        ms = (f"{row[name]:.3g}" for name in ("ms_per_image", "ms_one_network_each"))
+        table.add_row(", ".join(row["names"]), *_scores(row["judged"]), *ms)
+    return table
+
+
+def _scores(judged: dict) -> tuple[str, str, str]:
+    low, high = interval(judged["errors"], judged["images"])
+    return str(judged["errors"]), _percent(judged["error"]), f"{low:.2%} to {high:.2%}"
+
+
+def _judged_on(ensemble: dict) -> str:
+    judged = ensemble["judged_on"]
+    return f"{'out of fold' if judged['split'] == 'out of fold' else 'on val'} ({judged['images']:,} images)"
+
+
+def _taught(ensemble: dict) -> str:
+    return "; u: unlabelled images taught, too" if ensemble["unlabelled_taught"] else ""
+
+
+def _cost(ensemble: dict) -> str:
+    networks = sum(len(m["networks"]) for m in ensemble["members"])
+    many = f"{networks} networks take" if networks > 1 else "Its network takes"
+    text = f"{many} {ensemble['ms_per_image']:.3g} ms an image, in batches of 128 on one place."
+    cascade = ensemble["cascade"]
+    if cascade:
+        text += (
+            f" A cascade that asks them for {cascade['share_passed_on']:.1%} of the images, and one network of trial "
+            f"{cascade['first']} for the others, takes {cascade['ms_per_image']:.3g} ms ({cascade['judged']['errors']} errors; "
+            f"that network alone: {cascade['ms_first']:.3g} ms)."
+        )
+    return text
 
 
 def _percent(value: float) -> str:

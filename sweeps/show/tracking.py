@@ -178,6 +178,9 @@ class Tracker:
             if event["kind"] == "trial_started":
                 ties = {"mlflow.parentRunId": self.parent, "sweep": self.sweep, "trial": str(number)}
                 name = f"{number:03d} {event['config']['arch']}"
+                if event.get("refits") is not None:
+                    name += f", trial {event['refits']} on fold {event['config']['fold'] + 1} of {event['config']['folds']}"
+                    ties["refits"] = str(event["refits"])
                 self.runs[number] = self._run(name, ties, event["at"])
                 params = event["config"]
             elif event["kind"] == "trial_restarted":
@@ -209,4 +212,4 @@ class Tracker:
 
 
 def _started(trial: dict) -> dict:
-    return {"kind": "trial_started", "number": trial["number"], "config": trial["config"], "at": trial["started"]}
+    return {"kind": "trial_started", **{k: trial[k] for k in ("number", "refits", "config")}, "at": trial["started"]}

@@ -1,11 +1,12 @@
 """From the record to tables: trials.parquet and curves.parquet, mirrors that can be rebuilt."""
 
 import io
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
-from sweeps.search.record import read
+from sweeps.search.record import read, rows
 from trainable import files
 from trainable.archs import ARCHS
 
@@ -13,6 +14,7 @@ from trainable.archs import ARCHS
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row a trial, with its last metrics and its configuration, and a row a rung."""
     trials, rungs = read(folder / "record.db")
+    restarts = Counter(row["number"] for row in rows(folder / "record.db", "restarts"))
     curves = pd.DataFrame(
         [
             {"trial": r["number"], "rung": r["rung"], "partial": bool(r["partial"]), "at": r["at"], "t": r["t"], **r["metrics"]}
@@ -20,16 +22,18 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         ]
     )
     last = {r["number"]: r["metrics"] for r in rungs}
-    rows = []
+    table = []
     for trial in trials:
         number = trial["number"]
         names = ("budget", "val_error", "val_loss", "train_loss", "parameters")
         metrics = {name: last.get(number, {}).get(name) for name in names}
-        rows.append(
+        table.append(
             {
                 "trial": number,
+                "refits": trial["refits"],
                 "state": trial["state"],
                 "reason": trial["reason"],
+                "restarts": restarts[number],
                 "family": ARCHS[trial["config"]["arch"]].family,
                 **metrics,
                 "started": trial["started"],
@@ -41,7 +45,7 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "engine": last.get(number, {}).get("engine", trial["config"]["engine"]),  # what the probe found
             }
         )
-    return pd.DataFrame(rows), curves
+    return pd.DataFrame(table).astype({"refits": "Int64"} if table else {}), curves
 
 
 def write_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -52,6 +52,18 @@ def test_a_reader_does_not_disturb(tmp_path):
     assert (rungs[0]["metrics"], rungs[0]["files"]) == ({"val_loss": 0.25}, {"model.safetensors": "abc"})
 
 
+def test_a_record_from_before_there_were_finalists(tmp_path):
+    path = tmp_path / "record.db"
+    record = Record(path)
+    record._db.execute("ALTER TABLE trials DROP COLUMN refits")
+    record.close()
+    assert read(path) == ([], [])
+    record = Record(path)
+    record.trial_started(0, {}, {}, {})
+    record.trial_started(1, {}, {}, {}, 0)
+    assert [trial["refits"] for trial in read(path)[0]] == [None, 0]
+
+
 def test_a_rung_is_written_once(tmp_path):
     record = Record(tmp_path / "record.db")
     record.trial_started(0, {}, {}, {})

@@ -68,7 +68,7 @@ def test_plain_lines(tmp_path):
         "trial 2 (convnet) failed: ValueError: no",
         "trial 0 (convnet) complete",
     ]
-    assert "1 complete, 1 stopped, 1 failed · best 1.23% val error: trial 0 convnet at 4.0 epochs" in progress.line()
+    assert "1 complete, 1 stopped, 1 failed · best val loss 0.1000 (1.23% error): trial 0 convnet at 4 epochs" in progress.line()
     assert "01:30 left" in progress.line()
 
 
@@ -109,12 +109,19 @@ def test_summary_fits_80_columns(tmp_path):
     trials, _ = views.tables(tmp_path)
     score = {"errors": 5, "images": 1500, "error": 5 / 1500, "loss": 0.0123}
     ensemble = {
-        "method": "mean", "val": score, "test": {**score, "images": 2000}, "ms_per_image": 1.5,
-        "best_single": {"trial": 0, "arch": "mobilenet_v3_small", "val": score},
-        "methods": {"mean": {"members": 3, "val": score}, "best": {"members": 1, "val": score}},
+        "unlabelled_taught": True,
+        "judged_on": {"split": "out of fold", "images": 10_000},
+        "method": "mean", "judged": score, "test": {**score, "images": 2000}, "ms_per_image": 1.5,
+        "best_single": {"trial": 0, "arch": "mobilenet_v3_small", "judged": score},
+        "methods": {"mean": {"members": 3, "judged": score}, "best": {"members": 1, "judged": score}},
+        "members": [{"networks": [4, 5]}],
+        "sizes": [
+            {"names": ["0", "123u view 1", "7"], "judged": score, "ms_per_image": 12.345, "ms_one_network_each": 2.0}
+        ],
+        "cascade": {"share_passed_on": 0.0123, "first": 3, "ms_per_image": 0.1, "ms_first": 0.09, "judged": score},
     }  # fmt: skip
     out = io.StringIO()
-    summary.show(Console(file=out, width=80), trials, ensemble, {"val": 1500})
+    summary.show(Console(file=out, width=80), trials, ensemble, 1500)
     text = out.getvalue()
     assert "…" not in text, "nothing is cut off"
     assert max(map(len, text.splitlines())) <= 80

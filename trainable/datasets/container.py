@@ -87,6 +87,46 @@ def all_labels(data: Dataset) -> Dataset:
     return replace(data, train=whole, val=nothing(whole))
 
 
+def folds_of(labels: np.ndarray, folds: int) -> np.ndarray:
+    """Which fold each image is in, int64 [n]: equally large, each class spread evenly; the same at every call."""
+    rng = np.random.default_rng(0)
+    by_class = np.concatenate([rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)])
+    out = np.empty(len(labels), dtype=np.int64)
+    out[by_class] = np.arange(len(labels)) % folds
+    return out
+
+
+def of_fold(data: Dataset, folds: int, fold: int) -> Dataset:
+    """With train and val, as `all_labels` joins them, cut anew: what is in the `fold` is val. No folds: as it is.
+
+    Raises:
+        BadInput: there are fewer images than folds.
+    """
+    if not folds:
+        return data
+    pool = all_labels(data).train
+    if len(pool) < folds:
+        raise BadInput(f"folds is {folds}, and there are {len(pool)} labelled images; take fewer folds")
+    held = folds_of(pool.labels, folds) == fold
+    return replace(data, train=pool.take(np.flatnonzero(~held)), val=pool.take(np.flatnonzero(held)))
+
+
+SURE = 0.95
+
+
+def with_unlabelled(data: Dataset, probs: np.ndarray) -> Dataset:
+    """With those unlabelled images in train, too, of whose label other networks are SURE at least (pseudo-labels, Lee 2013).
+
+    Args:
+        probs: what they say of the unlabelled images, [n, classes].
+    """
+    sure = np.flatnonzero(probs.max(axis=1) >= SURE)
+    more = data.unlabelled.take(sure)
+    taught = Split(more.images, probs[sure].argmax(axis=1).astype(data.train.labels.dtype), more.ids)
+    joined = (np.concatenate([getattr(data.train, a), getattr(taught, a)]) for a in ("images", "labels", "ids"))
+    return replace(data, train=Split(*joined))
+
+
 def held_out(labels: np.ndarray, share: float, names: Sequence, seed: int = 0) -> np.ndarray:
     """Which of the images to hold out, bool [n]: of each class this share and at least one; the same at every call.
 

@@ -1,0 +1,151 @@
+"""Finalists: the best configurations of a search, trained again on folds, so that every labelled image is judged by a
+network that has not seen it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from sweeps.choose.members import Member, find, out_of_fold
+from sweeps.search.record import read
+from trainable.datasets.container import Dataset
+
+MOST = 8  # finalists, where nobody says how many: each next one adds less
+FEW = 3  # where there is no time budget to fill
+SLACK = 0.9  # of the time that is left may be planned: estimates err
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A configuration to be trained on every fold."""
+
+    trial: int  # of the search, whose configuration it is
+    arch: str
+    config: dict  # flat, without a fold
+    seconds: float  # that one network takes on one place, as the search measured it
+
+
+@dataclass(frozen=True)
+class Plan:
+    finalists: tuple[Finalist, ...]
+    folds: int
+    epochs: float
+    seconds: float  # that it should take
+    unlabelled: bool = False  # whether they learn from unlabelled images too
+    why: str = ""  # there are no finalists
+
+    @property
+    def jobs(self) -> list[tuple[int, dict]]:
+        """The networks to train: of which trial, and the flat configuration; all folds of one after the other."""
+        more = {"epochs": self.epochs, "unlabelled": int(self.unlabelled)}
+        return [
+            (finalist.trial, {**finalist.config, "folds": self.folds, "fold": fold, **more})
+            for finalist in self.finalists
+            for fold in range(self.folds)
+        ]
+
+    def words(self) -> str:
+        if not self.finalists:
+            return f"No finalists: {self.why}."
+        names = ", ".join(f"{f.trial} {f.arch}" for f in self.finalists)
+        many = f"{len(self.finalists)} finalists" if len(self.finalists) > 1 else "1 finalist"
+        also = " and all unlabelled images, with the labels that the others of the fold gave them," if self.unlabelled else ""
+        return (
+            f"{many} (trials {names}), each trained on {self.folds} folds{also} for {self.epochs:.3g} epochs: "
+            f"{len(self.jobs)} networks, about {self.seconds / 60:.0f} minutes."
+        )
+
+
+def make_plan(
+    folder: Path, data: Dataset, count: int | None, folds: int, epochs: float, slots: int, seconds: float | None
+) -> Plan:
+    """Which configurations to train again, so that it is done in time.
+
+    Args:
+        folder: of a sweep that has been searched.
+        count: of finalists at most; None: as many as there is time for, MOST at most.
+        epochs: of each network.
+        slots: networks trained at a time.
+        seconds: that are left; None: no limit.
+    """
+    nothing = Plan((), folds, epochs, 0.0)
+    if count == 0:
+        return replace(nothing, why="none were asked for")
+    members = find(folder)
+    trials = {trial["number"]: trial for trial in read(folder / "record.db")[0]}
+    chosen = pick(members, data.val.labels, count or (FEW if seconds is None else MOST))
+    images = (len(data.train) + len(data.val)) * (folds - 1) / folds / len(data.train)
+    finalists = []
+    for member in chosen:
+        trial, metrics = trials[member.trial], member.metrics
+        speed = (metrics["train_s"] + metrics["eval_s"]) / metrics["budget"]
+        config = {**trial["config"], "epochs": epochs}
+        finalists.append(Finalist(member.trial, member.arch, config, speed * epochs * images))
+    if not finalists:
+        return replace(nothing, why="no trial left a network")
+    done = finished(folder)
+    fitting = nothing
+    for some in range(1, len(finalists) + 1):
+        plan = Plan(tuple(finalists[:some]), folds, epochs, 0.0)
+        todo = [f.seconds for f in plan.finalists for fold in range(folds) if (f.trial, fold) not in done]
+        plan = Plan(plan.finalists, folds, epochs, makespan(todo, slots))
+        if seconds is None or plan.seconds <= SLACK * seconds:
+            fitting = plan
+    if not fitting.finalists:
+        need = makespan([finalists[0].seconds] * folds, slots)
+        why = f"the best alone would need {need / 60:.1f} minutes for its {folds} folds, and {seconds / 60:.1f} are left"
+        return replace(nothing, why=why)
+    return fitting
+
+
+def taught(plan: Plan, data: Dataset) -> Plan:
+    """The same finalists once more, now with unlabelled images, in as many steps."""
+    labelled = (len(data.train) + len(data.val)) * (plan.folds - 1) / plan.folds
+    epochs = plan.epochs * labelled / (labelled + len(data.unlabelled))
+    return replace(plan, epochs=epochs, unlabelled=True)
+
+
+def teachers(plan: Plan, folder: Path, data: Dataset) -> dict[int, np.ndarray]:
+    """What the finalists' networks of each fold say of the unlabelled images together, probs [n, classes] by fold.
+
+    They have not seen the fold's own images, so who learns from them can still be judged on these. Empty where a finalist
+    is not trained on every fold.
+    """
+    wanted = {finalist.trial for finalist in plan.finalists}
+    members = [m for m in out_of_fold(folder, data) if m.trial in wanted and not m.view and not m.unlabelled]
+    if {member.trial for member in members} < wanted:
+        return {}
+    said = lambda fold: [member.networks[fold].probs["unlabelled"] for member in members]  # noqa: E731
+    return {fold: np.mean(said(fold), axis=0) for fold in range(plan.folds)}
+
+
+def pick(members: Sequence[Member], labels: np.ndarray, count: int) -> list[Member]:
+    """Good and different: the best first, then again and again the one whose mean with those taken has the lowest
+    cross-entropy on val. Those that were trained furthest come before all others.
+    """
+    furthest = max((round(m.metrics["budget"], 6) for m in members), default=0)
+    whole = [m for m in members if round(m.metrics["budget"], 6) == furthest]
+    right = {m.trial: np.clip(m.val[np.arange(len(labels)), labels], 1e-7, 1) for m in whole}
+    taken: list[Member] = []
+    while whole and len(taken) < count:
+        sums = sum(right[m.trial] for m in taken)
+        best = min(whole, key=lambda m: -np.log((sums + right[m.trial]) / (len(taken) + 1)).mean())
+        taken.append(best)
+        whole.remove(best)
+    rest = [m for m in members if m not in taken]
+    return taken + rest[: max(0, count - len(taken))]
+
+
+def makespan(seconds: Sequence[float], slots: int) -> float:
+    """How long jobs take that are started in this order, each on the first of `slots` that is free."""
+    free = [0.0] * slots
+    for job in seconds:
+        free[free.index(min(free))] += job
+    return max(free)
+
+
+def finished(folder: Path) -> set[tuple[int, int]]:
+    """(trial of the search, fold) of every network that has been trained again on labelled images."""
+    trials = [t for t in read(folder / "record.db")[0] if t["refits"] is not None and t["state"] == "complete"]
+    return {(t["refits"], t["config"]["fold"]) for t in trials if not t["config"]["unlabelled"]}
