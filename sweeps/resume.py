@@ -26,6 +26,7 @@ MAY_CHANGE = {
     "step_timeout",
 }
 MAY_CHANGE |= AFTER
+LIMITS = ("trials", "time_budget")
 NOT_DRAWN = ("seed", "epochs", "accumulate")  # of a configuration: the search's own
 REDRAWN = 200  # trials whose configurations are drawn again, to see whether the space is the same
 

@@ -71,6 +71,13 @@ class Sweep:
         """Since it began."""
         return time.monotonic() - self.began
 
+    def left(self, share: float = 1.0) -> float | None:
+        """Seconds that are left of this share of the time budget; None: no limit."""
+        if self.args.time_budget is None:
+            return None
+        spent = self.seconds + (self.earlier.seconds if self.earlier else 0.0)
+        return max(0.0, share * self.args.time_budget - spent)
+
     @property
     def machines(self) -> tuple:
         """What `cluster` is asked for."""
@@ -85,6 +92,7 @@ class Sweep:
         self.ending = ending
         record = Record(self.folder / "record.db", about=self.about, patience=self._wait_for_room)
         record.interrupt_all("the sweep was cut off")
+        record.forget_phases()
         past = read(self.folder / "record.db")
         self.write_about()
         results = self.args.results
@@ -111,7 +119,6 @@ class Sweep:
         """Run it to its end; None, or in one line what broke it off."""
         if search.finished:
             return None
-        self.record.forget_phases()
         mine = {t["number"] for t in read(self.record.path)[0] if (t["refits"] is None) == (search.refits is None)}
         losses = self.earlier.losses() if self.earlier else {}
         return run_search(

@@ -8,7 +8,7 @@ import signal
 import sys
 from functools import wraps
 
-from sweeps import arch_sweep
+from sweeps import arch_sweep, phases
 from sweeps.choose import ensemble
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record
@@ -61,7 +61,7 @@ PLACES = {
     "between a result and its record": lambda nth: setattr(Record, "rung", at(nth, Record.rung)),
     "while the record is written": within_a_transaction,
     "when the record has it and nobody knows": lambda nth: setattr(Progress, "__call__", at(nth, Progress.__call__)),
-    "before the finalists": lambda nth: setattr(arch_sweep, "refits", at(nth, arch_sweep.refits)),
+    "before the finalists": lambda nth: setattr(phases, "refits", at(nth, phases.refits)),
     "while combining": lambda nth: setattr(ensemble, "write_submission", at(nth, ensemble.write_submission)),
 }
 

@@ -20,6 +20,7 @@ ARGUMENTS = {
     **{"dataset": "digits-sample", "space": "quick", "scheduler": "asha", "searcher": "tpe", "metric": "val_loss", "seed": 0},
     **{"trials": 24, "time_budget": None, "max_epochs": 16.0, "concurrent": None, "cpus_per_trial": 1, "image_size": None},
     **{"gpus_per_trial": None, "address": None, "ensemble": None, "step_timeout": 600.0, "mlflow": None, "quick": False},
+    **{"finalists": None, "folds": 5, "views": 1, "use_unlabelled": False, "max_latency": None, "search_share": 0.4},
 }
 
 
@@ -113,6 +114,7 @@ def test_done_is_done(results):
     record.close()
     assert arch_sweep.nothing_left(args, before(folder))
     assert not arch_sweep.nothing_left(resumed(results, "--trials", "25")[0], before(folder))
+    assert not arch_sweep.nothing_left(resumed(results, "--folds", "3")[0], before(folder))
     (folder / "submission.csv").write_text("y")
     assert not arch_sweep.nothing_left(args, before(folder)), "what it wrote is lost"
 

@@ -1,0 +1,63 @@
+"""What a sweep does with its time: the search, then the finalists."""
+
+from sweeps.choose.finalists import Plan, make_plan, taught, teachers
+from sweeps.search.draw import SEARCHERS
+from sweeps.search.launch import Ending
+from sweeps.search.record import Record
+from sweeps.search.refits import refits
+from sweeps.search.scheduler import SCHEDULERS
+from sweeps.search.searcher import Search
+from sweeps.search.space import Space
+from sweeps.sweep import Sweep
+
+
+class Phases:
+    """Each returns None, or in one line what broke it off; what is done already is not done again."""
+
+    def __init__(self, sweep: Sweep, record: Record, space: Space, budgets: list[float], places, ending: Ending):
+        self.sweep, self.record, self.space, self.budgets = sweep, record, space, budgets
+        self.places, self.ending, self.args = places, ending, sweep.args
+        self.again = sweep.earlier.lost() if sweep.earlier else []
+
+    def search(self) -> str | None:
+        args = self.args
+        search = Search(
+            self.space,
+            self.record,
+            sampler=SEARCHERS[args.searcher],
+            scheduler=SCHEDULERS[args.scheduler](),
+            rungs=self.budgets,
+            metric=args.metric,
+            trials=args.trials,
+            seed=args.seed,
+            is_over=self.ending.is_over,
+            again=self.again,
+        )
+        return self.sweep.search(search, self.places, self.ending)
+
+    def finalists(self) -> str | None:
+        """With the rest of the time. Where it is too short for one, the search has it."""
+        args, sweep = self.args, self.sweep
+        if self.ending.asked.is_set() or args.finalists == 0:
+            return None
+        sweep.say(f"Searched for {self.record.t / 60:.1f} minutes.")
+        self.ending.give(sweep.left())
+        seconds = self.ending.seconds_left()
+        if args.use_unlabelled and seconds is not None:
+            seconds /= 2
+        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, args.max_epochs, self.places.slots, seconds)
+        if not plan.finalists and args.time_budget and args.trials is None:
+            sweep.say(f"{plan.words()} The search goes on.")
+            return self.search()
+        broken = self._train(plan)
+        teach = teachers(plan, sweep.folder, sweep.data) if args.use_unlabelled and plan.finalists else {}
+        if teach and not broken and not self.ending.is_over():
+            broken = self._train(taught(plan, sweep.data), teach)
+        return broken
+
+    def _train(self, plan: Plan, teach=None) -> str | None:
+        self.sweep.say(plan.words())
+        if not plan.finalists:
+            return None
+        final = refits(plan.jobs, plan.epochs, self.record, is_over=self.ending.is_over, again=self.again)
+        return self.sweep.search(final, self.places, self.ending, keep=len(final.refits), teachers=teach)
