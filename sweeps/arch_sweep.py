@@ -69,15 +69,15 @@ def main() -> int:
     if ensemble is None:
         return sweep.end_without("No trial left a network")
     trials, val = sweep.trials, len(sweep.data.val)
-    figures.write_curves(sweep.folder / "curves.png", trials, sweep.curves, val)
+    searched = trials[trials["refits"].isna()]
+    figures.write_curves(sweep.folder / "curves.png", searched, sweep.curves, val)
     sweep.tracker.close(sweep_metrics(ensemble, len(trials), busy), [sweep.folder / name for name in MIRRORED])
     if not broken and not ending.asked.is_set():
         sweep.phase_done("combine", MIRRORED)
     sweep.console.print()
     summary.show(sweep.console, trials, ensemble, val)
-    searched = int(trials["refits"].isna().sum())
-    again = f" and {len(trials) - searched} networks of finalists" if len(trials) > searched else ""
-    sweep.say(f"{searched} trials{again} in {record.t / 60:.1f} minutes; cores busy training: {busy:.0%}.")
+    again = f" and {len(trials) - len(searched)} networks of finalists" if len(trials) > len(searched) else ""
+    sweep.say(f"{len(searched)} trials{again} in {record.t / 60:.1f} minutes; cores busy training: {busy:.0%}.")
     cut = (trials["state"] == "interrupted").any()
     sweep.last_words(WRITTEN, next_steps(args, sweep.folder, cut))
     return 1 if broken else 0

@@ -39,7 +39,11 @@ def main():
         say(f"  {line}")
     for again in (row for row in rows(sweep.folder / "record.db", "restarts") if row["number"] == args.trial):
         say(f"Started again after {again['t'] / 60:.1f} minutes of the sweep: {again['reason']}")
-    judged = judgements(sweep.rungs, sweep.arguments, args.trial)
+    if trial["refits"] is not None:
+        config = trial["config"]
+        say(f"It trains trial {trial['refits']} again, a finalist, on fold {config['fold'] + 1} of {config['folds']}.")
+    searched = {t["number"] for t in sweep.searched}
+    judged = judgements([row for row in sweep.rungs if row["number"] in searched], sweep.arguments, args.trial)
     if judged:
         console.print(table(judged, sweep.arguments["metric"], sweep.arguments["scheduler"]))
     say(f"Train it again: python trainable/train.py --trial {sweep.folder}/{args.trial}")

@@ -22,11 +22,12 @@ MARKERS = {"complete": "o", "stopped": "x", "interrupted": "|", "failed": "v"}
 
 
 def write_curves(path: Path, trials: pd.DataFrame, curves: pd.DataFrame, images: int):
-    """Every trial's val error by epoch, a colour a family; how a trial ended is the mark at its end.
+    """The val error by epoch of every one of these trials, a colour a family; how a trial ended is the mark at its end.
 
     Args:
         images: of val. An error of 0 is drawn as half an image.
     """
+    curves = curves[curves["trial"].isin(trials["trial"])]
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     families = trials.sort_values("val_error")["family"].unique()
     colours = {family: COLOURS[i % len(COLOURS)] for i, family in enumerate(families)}

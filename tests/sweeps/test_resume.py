@@ -234,6 +234,19 @@ def test_explain(results, command):
     assert all(number < 24 for number in better)
 
 
+def test_explain_does_not_compare_finalists_with_trials(results, command):
+    before_it = command(explain.main, str(results / "s"), 23)[1]
+    record = Record(results / "s" / "record.db")
+    of = read(record.path)[0][3]
+    record.trial_started(24, {**of["config"], "folds": 5, "fold": 1}, {}, {}, 3)
+    record.rung(24, 0, {"budget": 4.0, "val_loss": -9.0}, {}, end=("complete", ""))
+    record.close()
+    said = command(explain.main, str(results / "s"), 24)[1]
+    assert "It trains trial 3 again, a finalist, on fold 2 of 5." in said
+    assert "At its rungs" not in said
+    assert command(explain.main, str(results / "s"), 23)[1] == before_it
+
+
 def test_explain_names_a_failure(tmp_path, command):
     about = {"arguments": ARGUMENTS, "data": {"fingerprint": ""}}
     record = Record(tmp_path / "record.db", about=about)
