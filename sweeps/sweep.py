@@ -120,7 +120,7 @@ class Sweep:
         if search.finished:
             return None
         mine = {t["number"] for t in read(self.record.path)[0] if (t["refits"] is None) == (search.refits is None)}
-        losses = self.earlier.losses() if self.earlier else {}
+        losses = before(self.folder).losses()
         return run_search(
             search,
             self.data,

@@ -184,11 +184,11 @@ def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tup
 
 
 def by_size(
-    probs: np.ndarray, labels: np.ndarray, costs: Sequence[float], most: float = np.inf, seed: int = 0
+    probs: np.ndarray, labels: np.ndarray, costs: Sequence[float], most: float = np.inf, largest: int | None = None, seed: int = 0
 ) -> list[tuple[tuple[int, ...], Judged]]:
     """For each number of members the ones to take, equally weighed: each next is the one that lowers cross-entropy most.
 
-    `costs` of the members; no more than `most` is spent together. Judged as in `judge`.
+    `costs` of the members; no more than `most` is spent together. `largest`: the most members. Judged as in `judge`.
     """
     right = _right(probs, labels)
     whole = _grow(right, costs, most)
@@ -197,7 +197,7 @@ def by_size(
         rest = np.setdiff1d(np.arange(len(labels)), part)
         grown.append((part, rest, _grow(right[:, rest], costs, most)))
     out = []
-    for size in range(1, len(whole) + 1):
+    for size in range(1, min(len(whole), largest or len(whole)) + 1):
         wrong, losses = np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
         for part, rest, order in grown:
             weight = _equal(order[:size], len(probs))

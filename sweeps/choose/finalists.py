@@ -13,6 +13,7 @@ from trainable.datasets.container import Dataset
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
+SHORTER = (1.0, 0.75, 0.5)  # of the epochs
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -23,7 +24,7 @@ class Finalist:
     trial: int  # of the search, whose configuration it is
     arch: str
     config: dict  # flat, without a fold
-    seconds: float  # that one network takes on one place, as the search measured it
+    an_epoch: float  # seconds of a network on one place, as the search measured it
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ class Plan:
     seconds: float  # that it should take
     unlabelled: bool = False  # whether they learn from unlabelled images too
     why: str = ""  # there are no finalists
+
+    def key(self, finalist: Finalist, fold: int) -> tuple:
+        """As `finished` has it."""
+        return finalist.trial, self.folds, fold, round(self.epochs, 6)
 
     @property
     def jobs(self) -> list[tuple[int, dict]]:
@@ -62,6 +67,8 @@ def make_plan(
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
+    As many as fit, in full; where not even one does, one in fewer epochs (SHORTER).
+
     Args:
         folder: of a sweep that has been searched.
         count: of finalists at most; None: as many as there is time for, MOST at most.
@@ -72,31 +79,26 @@ def make_plan(
     nothing = Plan((), folds, epochs, 0.0)
     if count == 0:
         return replace(nothing, why="none were asked for")
-    members = find(folder)
     trials = {trial["number"]: trial for trial in read(folder / "record.db")[0]}
-    chosen = pick(members, data.val.labels, count or (FEW if seconds is None else MOST))
     images = (len(data.train) + len(data.val)) * (folds - 1) / folds / len(data.train)
     finalists = []
-    for member in chosen:
-        trial, metrics = trials[member.trial], member.metrics
-        speed = (metrics["train_s"] + metrics["eval_s"]) / metrics["budget"]
-        config = {**trial["config"], "epochs": epochs}
-        finalists.append(Finalist(member.trial, member.arch, config, speed * epochs * images))
+    for member in pick(find(folder), data.val.labels, count or (FEW if seconds is None else MOST)):
+        an_epoch = (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
+        finalists.append(Finalist(member.trial, member.arch, trials[member.trial]["config"], an_epoch * images))
     if not finalists:
         return replace(nothing, why="no trial left a network")
     done = finished(folder)
-    fitting = nothing
-    for some in range(1, len(finalists) + 1):
-        plan = Plan(tuple(finalists[:some]), folds, epochs, 0.0)
-        todo = [f.seconds for f in plan.finalists for fold in range(folds) if (f.trial, fold) not in done]
-        plan = Plan(plan.finalists, folds, epochs, makespan(todo, slots))
-        if seconds is None or plan.seconds <= SLACK * seconds:
-            fitting = plan
-    if not fitting.finalists:
-        need = makespan([finalists[0].seconds] * folds, slots)
-        why = f"the best alone would need {need / 60:.1f} minutes for its {folds} folds, and {seconds / 60:.1f} are left"
-        return replace(nothing, why=why)
-    return fitting
+    for share in SHORTER:
+        plans = []
+        for some in range(1, len(finalists) + 1 if share == 1 else 2):
+            plan = Plan(tuple(finalists[:some]), folds, epochs * share, 0.0)
+            todo = [f.an_epoch * plan.epochs for f in plan.finalists for i in range(folds) if plan.key(f, i) not in done]
+            plans.append(replace(plan, seconds=makespan(todo, slots)))
+        fitting = [plan for plan in plans if seconds is None or plan.seconds <= SLACK * seconds]
+        if fitting:
+            return fitting[-1]
+    why = f"the best alone would need {plans[0].seconds / 60:.1f} minutes for {folds} folds of {plans[0].epochs:g} epochs, "
+    return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
 
 
 def taught(plan: Plan, data: Dataset) -> Plan:
@@ -145,7 +147,8 @@ def makespan(seconds: Sequence[float], slots: int) -> float:
     return max(free)
 
 
-def finished(folder: Path) -> set[tuple[int, int]]:
-    """(trial of the search, fold) of every network that has been trained again on labelled images."""
+def finished(folder: Path) -> set[tuple]:
+    """(trial of the search, folds, fold, epochs) of every network that has been trained again on labelled images."""
     trials = [t for t in read(folder / "record.db")[0] if t["refits"] is not None and t["state"] == "complete"]
-    return {(t["refits"], t["config"]["fold"]) for t in trials if not t["config"]["unlabelled"]}
+    configs = [(t["refits"], t["config"]) for t in trials if not t["config"]["unlabelled"]]
+    return {(of, config["folds"], config["fold"], round(config["epochs"], 6)) for of, config in configs}

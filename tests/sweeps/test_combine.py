@@ -165,6 +165,7 @@ def test_the_best_of_each_size():
     for (few, _), (more, _) in pairwise(sizes):
         assert more[:-1] == few, "one more each time"
     assert sizes[-1][1].loss < sizes[0][1].loss
+    assert len(by_size(probs, labels, [1.0] * 6, largest=2)) == 2
     chosen, judged = sizes[2]
     assert judged.weights[list(chosen)] == pytest.approx(np.full(3, 1 / 3))
 
