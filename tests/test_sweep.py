@@ -114,6 +114,16 @@ def test_finalists(tmp_path, command, refuses):
     assert "holds an ensemble already" in refuses(ensemble.main, "s", *results, "--out", tmp_path / "fast")
     assert "holds no sweep" in refuses(ensemble.main, "nothing", *results)
 
+    # Whether what it shows is honest.
+    command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "nested.py"), str(folder), "--splits", "2"]
+    done = subprocess.run([*command, "--json", str(tmp_path / "nested.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((tmp_path / "nested.json").read_text())
+    assert {p["method"]: p["errors"] for p in figures["parts"] if p["members"] == "all"} == {
+        name: method["judged"]["errors"] for name, method in about["methods"].items()
+    }
+    assert all(abs(s["shown"] - s["true"]) < 0.1 for s in figures["splits"])
+
     sweep = resume(tmp_path)
     assert "is done" in finish(sweep)
     sweep = resume(tmp_path, "--finalists", "3")

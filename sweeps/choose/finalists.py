@@ -150,5 +150,5 @@ def makespan(seconds: Sequence[float], slots: int) -> float:
 def finished(folder: Path) -> set[tuple]:
     """(trial of the search, folds, fold, epochs) of every network that has been trained again on labelled images."""
     trials = [t for t in read(folder / "record.db")[0] if t["refits"] is not None and t["state"] == "complete"]
-    configs = [(t["refits"], t["config"]) for t in trials if not t["config"]["unlabelled"]]
+    configs = [(t["refits"], t["config"]) for t in trials if not t["config"].get("unlabelled")]
     return {(of, config["folds"], config["fold"], round(config["epochs"], 6)) for of, config in configs}

@@ -103,7 +103,7 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
             and trial["state"] == "complete"
             and (network := _network(folder, trial, rungs.get(number)))
         ):
-            key = trial["refits"], config["folds"], config["epochs"], config["seed"], config["unlabelled"]
+            key = trial["refits"], config["folds"], config["epochs"], config["seed"], config.get("unlabelled", 0)
             by_finalist.setdefault(key, {})[config["fold"]] = network
     members = []
     for (of, folds, *_, unlabelled), networks in by_finalist.items():
