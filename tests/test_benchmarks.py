@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
@@ -104,6 +106,34 @@ def test_search_quality(tmp_path):
     for way, (difference,) in figures["against_whole"].items():
         pairs = zip(figures["found"][way], figures["found"]["whole"], strict=True)
         assert difference[0] == pytest.approx(sum(ours[0] - whole[0] for ours, whole in pairs) / 2)
+
+
+@pytest.mark.full
+def test_recorded(tmp_path):
+    """On curves that tell at once who is best, stopping saves most of the time."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(60):
+        true = float(rng.uniform(0.01, 1.0))
+        for budget in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
+            values = {f"{s}_{name}": true * (1 + 1 / budget) for s in "ab" for name in ("loss", "raw", "error")}
+            noise = {f"{s}_views": float(rng.uniform()) for s in "ab"}
+            at_the_end = {"true_loss": true, "true_error": true / 10} if budget == 8 else {}
+            rows.append({"config": number, "budget": budget, "train_s": 10 * budget, **values, **noise, **at_the_end})
+    pd.DataFrame(rows).to_parquet(tmp_path / "curves.parquet")
+    figures = bench("recorded.py", "--curves", str(tmp_path / "curves.parquet"), "--repeats", "6", to=tmp_path / "figures.json")
+    assert set(figures) == STATED - {"batch"} | {"configurations", "ranking", "searching"}
+    ranks = {(r["budget"], r["figure"], r["sets"]): r for r in figures["ranking"]}
+    assert len(ranks) == 6 * 4 * 2
+    assert ranks[0.25, "loss", "one set"]["rank"] == pytest.approx(1)
+    assert (ranks[0.25, "loss", "two sets"]["kept"], ranks[0.25, "loss", "two sets"]["regret"]) == (1, 0)
+    assert abs(ranks[0.25, "views", "one set"]["rank"]) < 0.4
+    assert ranks[0.25, "views", "one set"]["regret"] > 0
+    found, needs = figures["searching"]["found"], figures["searching"]["needs"]
+    for path in found["random"]:
+        assert path == sorted(path, reverse=True), "the longer, the better"
+    assert np.mean(found["asha"]) < np.mean(found["random"])
+    assert np.median(needs["asha"]) < np.median(needs["random"])
 
 
 @pytest.mark.full
