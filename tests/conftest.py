@@ -17,6 +17,11 @@ def pytest_configure(config):
     os.environ["XDG_CACHE_HOME"] = config.own_cache.name
 
 
+def pytest_collection_modifyitems(items):
+    """Real sweeps first: no worker is left with a long test when the other has nothing more to do."""
+    items.sort(key=lambda item: "full" not in item.keywords or item.path.parent.name == "trainable")
+
+
 def pytest_unconfigure(config):
     config.own_cache.cleanup()
 
