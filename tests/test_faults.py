@@ -168,6 +168,7 @@ def test_a_full_disk(mine, small_disk):
 
     with log.open("w") as out:
         command = [*SWEEP, "--results", str(small_disk), "--name", "s", "--dataset", "digits-sample", *TINY, "--trials", "14"]
+        command += ["--finalists", "0"]
         sweep = subprocess.Popen(command, cwd=mine, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:
         wait(lambda: count(folder / "record.db", "rungs") >= 2)
