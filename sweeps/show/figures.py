@@ -39,8 +39,7 @@ def write_curves(path: Path, trials: pd.DataFrame, curves: pd.DataFrame, images:
             mark = MARKERS.get(trial["state"], ".")
             axes.plot(curve["budget"].iloc[-1], error.iloc[-1], marker=mark, color=colour, markersize=6, linestyle="")
     axes.set(xscale="log", yscale="log", xlabel="epochs", ylabel=f"error on val ({images:,} images)")
-    ends = curves["budget"].round(2).value_counts()
-    axes.set_xticks(sorted(ends[ends > 1].index))  # the rungs
+    axes.set_xticks(_rungs(curves["budget"]))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -53,6 +52,16 @@ def write_curves(path: Path, trials: pd.DataFrame, curves: pd.DataFrame, images:
     ]
     axes.legend(handles=lines + marks, loc="lower left", fontsize=8)
     _write(path, figure)
+
+
+def _rungs(budgets: pd.Series) -> list[float]:
+    """Where several trials were judged; of those that lie too close for two labels (batches differ) the first."""
+    counts = budgets.round(2).value_counts()
+    out: list[float] = []
+    for budget in sorted(counts[counts > 1].index):
+        if not out or budget > 1.2 * out[-1]:
+            out.append(budget)
+    return out
 
 
 def write_zoo(path: Path, table: pd.DataFrame, images: int, batches: Sequence[int]):

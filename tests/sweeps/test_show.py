@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record
-from sweeps.show import summary, views
+from sweeps.show import figures, summary, views
 from trainable.config import TrialConfig
 
 CONFIG = TrialConfig().flat()
@@ -127,3 +127,8 @@ def test_summary_fits_80_columns(tmp_path):
     assert max(map(len, text.splitlines())) <= 80
     for expected in ("mean, chosen", "1.23%", "val (1,500 images)", "5 errors of 2,000", "(95 % interval", "failed"):
         assert expected in text
+
+
+def test_labels_of_rungs_do_not_overlap():
+    """Half an epoch is another number of steps for another batch size."""
+    assert figures._rungs(pd.Series([0.62, 0.62, 0.64, 0.64, 1.37, 2.5, 2.5, 10.0, 10.0])) == [0.62, 2.5, 10.0]
