@@ -13,7 +13,6 @@ from trainable.datasets.container import Dataset
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
-SHORTER = (1.0, 0.75, 0.5)  # of the epochs
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -67,7 +66,7 @@ def make_plan(
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
-    As many as fit, in full; where not even one does, one in fewer epochs (SHORTER).
+    In full or not at all: trained for half the epochs they are worth less than what the search has (LOG.md).
 
     Args:
         folder: of a sweep that has been searched.
@@ -88,16 +87,15 @@ def make_plan(
     if not finalists:
         return replace(nothing, why="no trial left a network")
     done = finished(folder)
-    for share in SHORTER:
-        plans = []
-        for some in range(1, len(finalists) + 1 if share == 1 else 2):
-            plan = Plan(tuple(finalists[:some]), folds, epochs * share, 0.0)
-            todo = [f.an_epoch * plan.epochs for f in plan.finalists for i in range(folds) if plan.key(f, i) not in done]
-            plans.append(replace(plan, seconds=makespan(todo, slots)))
-        fitting = [plan for plan in plans if seconds is None or plan.seconds <= SLACK * seconds]
-        if fitting:
-            return fitting[-1]
-    why = f"the best alone would need {plans[0].seconds / 60:.1f} minutes for {folds} folds of {plans[0].epochs:g} epochs, "
+    plans = []
+    for some in range(1, len(finalists) + 1):
+        plan = Plan(tuple(finalists[:some]), folds, epochs, 0.0)
+        todo = [f.an_epoch * epochs for f in plan.finalists for i in range(folds) if plan.key(f, i) not in done]
+        plans.append(replace(plan, seconds=makespan(todo, slots)))
+    fitting = [plan for plan in plans if seconds is None or plan.seconds <= SLACK * seconds]
+    if fitting:
+        return fitting[-1]
+    why = f"the best alone would need {plans[0].seconds / 60:.1f} minutes for {folds} folds of {epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
 
 
