@@ -101,7 +101,17 @@ def combined(method: str, probs: np.ndarray, weight: np.ndarray, temperature: fl
         ballots = np.tensordot(weight[some], np.eye(probs.shape[2])[probs[some].argmax(axis=2)], 1)
         # The mean decides a tie: less than any difference of one ballot among fewer than a thousand members.
         out = 0.999 * ballots + 0.001 * out
-    return out if temperature == 1 else scores.softmax(np.log(out.clip(1e-12)), temperature)
+    return out if temperature == 1 else _sharpen(out, temperature)
+
+
+def _sharpen(probs: np.ndarray, temperature: float) -> np.ndarray:
+    """At another temperature: the most probable class stays, its probability changes."""
+    return scores.softmax(np.log(probs.clip(1e-12)), temperature)
+
+
+def _temperature(probs: np.ndarray, labels: np.ndarray) -> float:
+    """At which their cross-entropy is lowest."""
+    return scores.best_temperature(np.log(probs.clip(1e-12)), labels)
 
 
 @dataclass(frozen=True)
@@ -135,9 +145,7 @@ class Judged(Weighed):
 
 def weigh(method: str, probs: np.ndarray, labels: np.ndarray) -> Weighed:
     """Find a method's weights, and the temperature at which what it says has the lowest cross-entropy."""
-    weight = ENSEMBLES[method](probs, labels)
-    out = combined(method, probs, weight)
-    return Weighed(method, weight, scores.best_temperature(np.log(out.clip(1e-12)), labels))
+    return _calibrated(method, probs, labels, ENSEMBLES[method](probs, labels))
 
 
 def judge(method: str, probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> Judged:
@@ -145,15 +153,27 @@ def judge(method: str, probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> 
 
     Members must not have been trained on these images (out-of-fold probabilities, or those of a held-out set).
     """
-    whole = weigh(method, probs, labels)
+    weighed = [weigh(method, probs[:, rest], labels[rest]) for _, rest in _cuts(len(labels), seed)]
+    return _judged(weigh(method, probs, labels), weighed, probs, labels, seed)
+
+
+def _calibrated(method: str, probs: np.ndarray, labels: np.ndarray, weight: np.ndarray) -> Weighed:
+    return Weighed(method, weight, _temperature(combined(method, probs, weight), labels))
+
+
+def _judged(whole: Weighed, weighed: Iterable[Weighed], probs: np.ndarray, labels: np.ndarray, seed: int) -> Judged:
+    """`whole`, judged on each part by what was `weighed` by the others."""
     wrong, losses = np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
-    for part in parts_of(len(labels), seed):
-        rest = np.setdiff1d(np.arange(len(labels)), part)
-        w = weigh(method, probs[:, rest], labels[rest])
-        out = combined(method, probs[:, part], w.weights, w.temperature)
-        wrong[part] = out.argmax(axis=1) != labels[part]
-        losses[part] = scores.losses(out, labels[part])
+    for (part, _), by_rest in zip(_cuts(len(labels), seed), weighed, strict=True):
+        said = combined(by_rest.method, probs[:, part], by_rest.weights, by_rest.temperature)
+        wrong[part] = said.argmax(axis=1) != labels[part]
+        losses[part] = scores.losses(said, labels[part])
     return Judged(**vars(whole), wrong=wrong, losses=losses)
+
+
+def _cuts(images: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The rows of each part, and all others."""
+    return [(part, np.setdiff1d(np.arange(images), part)) for part in parts_of(images, seed)]
 
 
 def parts_of(images: int, seed: int = 0) -> list[np.ndarray]:
@@ -190,29 +210,25 @@ def by_size(
 
     `costs` of the members; no more than `most` is spent together. `largest`: the most members. Judged as in `judge`.
     """
-    right = _right(probs, labels)
-    whole = _grow(right, costs, most)
-    grown = []
-    for part in parts_of(len(labels), seed):
-        rest = np.setdiff1d(np.arange(len(labels)), part)
-        grown.append((part, rest, _grow(right[:, rest], costs, most)))
+    whole = grow(probs, labels, costs, most)
+    cuts = [rest for _, rest in _cuts(len(labels), seed)]
+    grown = [grow(probs[:, rest], labels[rest], costs, most) for rest in cuts]
+
+    def first(order: list[int], size: int, rows: np.ndarray) -> Weighed:
+        return _calibrated("mean", probs[:, rows], labels[rows], _equal(order[:size], len(probs)))
+
     out = []
     for size in range(1, min(len(whole), largest or len(whole)) + 1):
-        wrong, losses = np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
-        for part, rest, order in grown:
-            weight = _equal(order[:size], len(probs))
-            seen = combined("mean", probs[:, rest], weight)
-            temperature = scores.best_temperature(np.log(seen.clip(1e-12)), labels[rest])
-            said = combined("mean", probs[:, part], weight, temperature)
-            wrong[part] = said.argmax(axis=1) != labels[part]
-            losses[part] = scores.losses(said, labels[part])
-        weight = _equal(whole[:size], len(probs))
-        temperature = scores.best_temperature(np.log(combined("mean", probs, weight).clip(1e-12)), labels)
-        out.append((tuple(whole[:size]), Judged("mean", weight, temperature, wrong, losses)))
+        weighed = [first(order, size, rest) for order, rest in zip(grown, cuts, strict=True)]
+        judged = _judged(first(whole, size, np.arange(len(labels))), weighed, probs, labels, seed)
+        out.append((tuple(whole[:size]), judged))
     return out
 
 
-def _grow(right: np.ndarray, costs: Sequence[float], most: float) -> list[int]:
+def grow(probs: np.ndarray, labels: np.ndarray, costs: Sequence[float] | None = None, most: float = np.inf) -> list[int]:
+    """The members in the order in which each next lowers the cross-entropy of their mean most; as many as `most` pays for."""
+    right = _right(probs, labels)
+    costs = [0.0] * len(right) if costs is None else costs
     chosen: list[int] = []
     together, spent = np.zeros(right.shape[1]), 0.0
     while True:
@@ -231,8 +247,7 @@ def _first_few(probs: np.ndarray, labels: np.ndarray, ballots: bool) -> np.ndarr
     losses = []
     for size in range(min(2, len(probs)), len(probs) + 1):
         out = combined(method, probs, _equal(range(size), len(probs)))
-        temperature = scores.best_temperature(np.log(out.clip(1e-12)), labels)
-        losses.append(scores.cross_entropy(scores.softmax(np.log(out.clip(1e-12)), temperature), labels))
+        losses.append(scores.cross_entropy(_sharpen(out, _temperature(out, labels)), labels))
     return _equal(range(int(np.argmin(losses)) + min(2, len(probs))), len(probs))
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sweeps.choose.combine import grow
 from sweeps.choose.members import Member, find, out_of_fold
 from sweeps.search.record import read
 from trainable.datasets.container import Dataset
@@ -126,13 +127,8 @@ def pick(members: Sequence[Member], labels: np.ndarray, count: int) -> list[Memb
     """
     furthest = max((round(m.metrics["budget"], 6) for m in members), default=0)
     whole = [m for m in members if round(m.metrics["budget"], 6) == furthest]
-    right = {m.trial: np.clip(m.val[np.arange(len(labels)), labels], 1e-7, 1) for m in whole}
-    taken: list[Member] = []
-    while whole and len(taken) < count:
-        sums = sum(right[m.trial] for m in taken)
-        best = min(whole, key=lambda m: -np.log((sums + right[m.trial]) / (len(taken) + 1)).mean())
-        taken.append(best)
-        whole.remove(best)
+    order = grow(np.stack([m.val for m in whole]), labels) if whole else []
+    taken = [whole[i] for i in order[:count]]
     rest = [m for m in members if m not in taken]
     return taken + rest[: max(0, count - len(taken))]
 
