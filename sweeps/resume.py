@@ -78,15 +78,10 @@ class Before:
         return {number: loss for number, (loss, there) in self.kept.items() if there}
 
     def _lies_there(self, number: int, named: dict[str, str]) -> bool:
-        return all(is_whole(self.folder / "trials" / str(number) / name, sha) for name, sha in named.items())
+        return all(files.is_whole(self.folder / "trials" / str(number) / name, sha) for name, sha in named.items())
 
     def done(self, phase: str) -> bool:
-        return phase in self.phases and all(is_whole(self.folder / name, sha) for name, sha in self.phases[phase].items())
-
-
-def is_whole(path: Path, digest: str) -> bool:
-    """Whether a file has this SHA-256."""
-    return path.is_file() and files.digest(path) == digest
+        return phase in self.phases and all(files.is_whole(self.folder / name, sha) for name, sha in self.phases[phase].items())
 
 
 def before(folder: Path) -> Before:

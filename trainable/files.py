@@ -32,3 +32,8 @@ def write_json(path: Path, value) -> str:
 def digest(path: Path) -> str:
     """The SHA-256 of a file, in hex."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def is_whole(path: Path, sha256: str) -> bool:
+    """Whether there is a file with this digest."""
+    return path.is_file() and digest(path) == sha256

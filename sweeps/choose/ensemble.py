@@ -175,7 +175,7 @@ def _cascade(members: list[Member], large: np.ndarray, labels: np.ndarray, one: 
         "network": members[i].networks[0].number,
         "threshold": made.threshold,
         "share_passed_on": made.share,
-        "judged": as_score(made.errors, len(labels), float("nan")) | {"loss": None},
+        "judged": as_score(made.errors, len(labels), None),
         "ms_first": one[i],
         "ms_per_image": ms,
     }

@@ -1,8 +1,7 @@
 """The networks that trials left behind, as members of an ensemble: find them, and let them predict, all places at once."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +94,7 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
     them; lowest cross-entropy first."""
     trials, rungs = _there(folder)
     labels = all_labels(data).train.labels
+    held_out = cache(lambda folds: folds_of(labels, folds))
     by_finalist: dict[tuple, dict[int, Network]] = {}
     for number, trial in trials.items():
         config = trial["config"]
@@ -113,7 +113,7 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
         for view in range(views):
             val = np.empty((len(labels), networks[0].probs["val"].shape[1]), dtype=np.float32)
             for fold, network in networks.items():
-                val[folds_of(labels, folds) == fold] = network.probs[in_view("val", view)]
+                val[held_out(folds) == fold] = network.probs[in_view("val", view)]
             last = rungs[networks[0].number]["metrics"]
             judged = {"val_loss": scores.cross_entropy(val, labels), "val_error": scores.errors(val, labels) / len(labels)}
             arch, in_order = trials[of]["config"]["arch"], tuple(networks[f] for f in range(folds))
@@ -132,13 +132,9 @@ def _network(folder: Path, trial: dict, rung: dict | None) -> Network | None:
     if rung is None:
         return None
     where = folder / "trials" / str(rung["number"])
-    if any(_digest(where / name) != digest for name, digest in rung["files"].items()):
+    if not all(files.is_whole(where / name, digest) for name, digest in rung["files"].items()):
         return None
     return Network(rung["number"], trial["config"]["arch"], where, rung["metrics"]["temperature"], rung["files"][saved.WEIGHTS])
-
-
-def _digest(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
 
 def predict_all(networks: list[Network], splits: dict[str, Split], places) -> list[dict[str, np.ndarray]]:

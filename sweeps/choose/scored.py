@@ -10,5 +10,5 @@ def score(probs: np.ndarray, labels: np.ndarray) -> dict:
     return as_score(scores.errors(probs, labels), len(labels), scores.cross_entropy(probs, labels))
 
 
-def as_score(errors: int, images: int, loss: float) -> dict:
+def as_score(errors: int, images: int, loss: float | None) -> dict:
     return {"errors": errors, "images": images, "error": errors / images, "loss": loss}
