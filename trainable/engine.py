@@ -94,18 +94,18 @@ def plan(network: nn.Module, in_shape: tuple[int, int, int], device: str | None 
 
 @torch.no_grad()
 def _bf16_is_wrong(network: nn.Module, in_shape: tuple[int, int, int]) -> bool:
-    """Whether some convolution reads maps narrower than its stride, as the last layers may of images of a few pixels.
+    """Whether some convolution strides to maps one pixel wide, as the last layers may of images of a few pixels.
 
-    There oneDNN leaves parts of the weights' gradient as the memory was before: measured with torch 2.14 on AVX512-BF16,
-    kernels of 2 to 7 and strides of 2 to 4, with and without groups; never where the map is as wide as the stride.
+    There oneDNN leaves parts of the weights' gradient as the memory was before, and with AMX of the output too: measured
+    with torch 2.14, kernels of 2 to 7 and strides of 2 to 4, padded or not; never where the new map is wider.
     """
     narrow = []
 
-    def note(conv: nn.Conv2d, inputs: tuple[Tensor]):
-        if max(conv.kernel_size) > 1 and inputs[0].shape[-1] < conv.stride[1]:
+    def note(conv: nn.Conv2d, inputs: tuple[Tensor], output: Tensor):
+        if max(conv.kernel_size) > 1 and conv.stride[1] > 1 and output.shape[-1] == 1:
             narrow.append(conv)
 
-    hooks = [m.register_forward_pre_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, nn.Conv2d)]
     training = network.training
     first = next(network.parameters())
     network.eval()(torch.zeros(1, *in_shape, device=first.device))
