@@ -24,7 +24,16 @@ from trainable.ray_trial import PROBS
 
 ROOT = Path(__file__).resolve().parents[1]
 SWEEP = [sys.executable, str(ROOT / "sweeps" / "arch_sweep.py")]
+BENCHMARKS = ROOT / "tests" / "benchmarks"
 FILES = ("sweep.json", "record.db", "trials.parquet", "curves.parquet", "ensemble.json", "submission.csv")
+
+
+def bench(name: str, *arguments, to: Path) -> dict:
+    """Run a benchmark: the figures that it wrote."""
+    command = [sys.executable, str(BENCHMARKS / name), *map(str, arguments), "--json", str(to)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(to.read_text())
 
 
 def new_mlflow(path: Path):
@@ -85,7 +94,7 @@ def check_folder(folder: Path) -> dict:
     for member in ensemble["members"]:
         _, config, _ = saved.load(folder / "trials" / str(member["trial"]))
         assert config.arch == member["arch"]
-    again = load_file_of(folder, ensemble["members"][0]["networks"][0])
+    again = load_file_of(folder, int(Path(ensemble["members"][0]["networks"][0]).name))
     assert again["test"].shape == (2000, 10), "what was chosen can be combined again"
     rows = list(csv.reader((folder / "submission.csv").open()))
     assert rows[0] == ["ImageId", "Label"]

@@ -1,23 +1,14 @@
 """The benchmarks run and write the figures that they print; how large these are is not tested here."""
 
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from running import BENCHMARKS, bench
 
-BENCHMARKS = Path(__file__).parent / "benchmarks"
 STATED = {"device", "torch", "commit", "load_before", "batch", "repeats"}
-
-
-def bench(name: str, *arguments: str, to: Path) -> dict:
-    command = [sys.executable, str(BENCHMARKS / name), *arguments, "--json", str(to)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(to.read_text())
 
 
 @pytest.mark.full

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import pytest
 import ray
-from running import ROOT, check_folder, check_mlflow, count, finish, load_file_of, processes_under, resume, start, wait
+from running import ROOT, bench, check_folder, check_mlflow, count, finish, load_file_of, processes_under, resume, start, wait
 
-from sweeps import ensemble
+from sweeps import ensemble, predict
 from sweeps.search import launch
 from sweeps.search.cluster import cluster
 from sweeps.search.draw import SEARCHERS
@@ -114,11 +115,28 @@ def test_finalists(tmp_path, command, refuses):
     assert "holds an ensemble already" in refuses(ensemble.main, "s", *results, "--out", tmp_path / "fast")
     assert "holds no sweep" in refuses(ensemble.main, "nothing", *results)
 
-    # Whether what it shows is honest.
-    command = [sys.executable, str(ROOT / "tests" / "benchmarks" / "nested.py"), str(folder), "--splits", "2"]
-    done = subprocess.run([*command, "--json", str(tmp_path / "nested.json")], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    figures = json.loads((tmp_path / "nested.json").read_text())
+    # New images are predicted by what was chosen.
+    for of in (folder, tmp_path / "fast"):
+        out = tmp_path / "again.csv"
+        status, said, _ = command(predict.main, of, "--out", out)
+        assert status == 0
+        assert out.read_text() == (of / "submission.csv").read_text()
+        errors = json.loads((of / "ensemble.json").read_text())["test"]["errors"]
+        assert f"{errors} errors of 2,000" in said
+    status, said, _ = command(predict.main, "s", *results, "--cascade", "--out", tmp_path / "cascade.csv")
+    assert status == 0
+    share = float(re.search(r"([\d.]+)% of them passed on", said).group(1)) / 100
+    assert share == pytest.approx(about["cascade"]["share_passed_on"], abs=0.1)
+    wrong = int(re.search(r"([\d,]+) errors of 2,000", said).group(1).replace(",", ""))
+    assert abs(wrong - about["test"]["errors"]) < 60, "nearly as good as the ensemble"
+    assert "was trained on it" in refuses(predict.main, "s", *results, "--split", "val")
+    assert "holds no ensemble.json" in refuses(predict.main, "nothing", *results)
+
+    # What a prediction costs, and whether what is shown is honest.
+    figures = bench("cascade.py", folder, "--images", "50", "--turns", "1", to=tmp_path / "cascade.json")
+    assert figures["judged"]["ensemble"] == about["judged"]
+    assert all(len(times) == 1 for times in figures["ms"].values())
+    figures = bench("nested.py", folder, "--splits", "2", to=tmp_path / "nested.json")
     assert {p["method"]: p["errors"] for p in figures["parts"] if p["members"] == "all"} == {
         name: method["judged"]["errors"] for name, method in about["methods"].items()
     }

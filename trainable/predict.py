@@ -8,6 +8,7 @@ python trainable/predict.py networks/mine --images PATH
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,43 +45,47 @@ class Network:
 def main():
     args = parse(sys.argv[1:])
     networks = [read(path) for path in args.networks]
-    data, split = to_predict(args, networks)
-    if args.out.is_dir():
-        raise BadInput(f"--out {args.out} is a folder; name a file")
-    if not args.out.parent.is_dir():
-        raise BadInput(f"--out {args.out}: there is no folder {args.out.parent}; name a file in a folder that is there")
+    data, split = to_predict(args, networks, args.views)
     if args.threads:
         torch.set_num_threads(args.threads)
     began = time.monotonic()
     with tqdm(total=len(networks) * args.views * len(split), unit="image", unit_scale=True) as bar:
-        probs = [answer(one, split, args.views, args.device, bar.update) for one in networks]
+        probs = [answer(one, split, range(args.views), args.device, bar.update) for one in networks]
     seconds = time.monotonic() - began
     mean = np.mean(probs, axis=0)
     if len(networks) > 1 or (split.labels >= 0).all():
         show(networks, probs, mean, split, args.views)
-    try:
-        write_submission(args.out, data, split, mean)
-    except OSError as wrong:
-        raise BadInput(f"--out {args.out}: {wrong.strerror}; name a file that can be written") from wrong
+    write(args.out, data, split, mean)
     print(f"{len(split):,} images in {seconds:.1f} s ({1000 * seconds / len(split):.2f} ms an image); wrote {args.out}.")
 
 
 def parse(arguments: list[str]) -> Namespace:
     p = Parser(prog="predict.py", description=__doc__.split("\n")[0])
     p.add_argument("networks", nargs="+", metavar="NETWORK", help="a folder that train.py or a sweep saved a network in")
-    p.add_argument("--dataset", help=f"{known()} (default: the one that the first network was trained on, where that has a name)")
-    p.add_argument("--split", help=f"which of its images: {', '.join(SPLITS)} (default: the first of these that it has)")
-    p.add_argument("--images", metavar="FOLDER", help="predict every image in this folder, instead of a dataset")
     p.add_argument(
         "--views",
         type=positive(int, 1000),
         default=1,
         help="see each image so often, each time but the first a little warped; compare on --split val first: it may not help",
     )
+    add_shared(p)
+    args = p.parse_args(arguments)
+    settle(args)
+    return args
+
+
+def add_shared(p: Parser):
+    """Which images, where, and the file to write: the flags of whatever predicts."""
+    p.add_argument("--dataset", help=f"{known()} (default: the one that the first network was trained on, where that has a name)")
+    p.add_argument("--split", help=f"which of its images: {', '.join(SPLITS)} (default: the first of these that it has)")
+    p.add_argument("--images", metavar="FOLDER", help="predict every image in this folder, instead of a dataset")
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
     p.add_argument("--out", default="submission.csv", help="the file to write")
-    args = p.parse_args(arguments)
+
+
+def settle(args: Namespace):
+    """Raises BadInput for what cannot be meant, or written."""
     if args.images and (args.dataset or args.split):
         raise BadInput("--images is a folder by itself; leave --dataset and --split out")
     if args.split is not None and args.split not in SPLITS:
@@ -88,15 +93,25 @@ def parse(arguments: list[str]) -> Namespace:
     if args.device:
         check_device(args.device)
     args.out = Path(args.out).resolve()
-    return args
+    if args.out.is_dir():
+        raise BadInput(f"--out {args.out} is a folder; name a file")
+    if not args.out.parent.is_dir():
+        raise BadInput(f"--out {args.out}: there is no folder {args.out.parent}; name a file in a folder that is there")
 
 
-def read(path: str) -> Network:
+def write(out: Path, data: Dataset, split: Split, probs: np.ndarray):
+    try:
+        write_submission(out, data, split, probs)
+    except OSError as wrong:
+        raise BadInput(f"--out {out}: {wrong.strerror}; name a file that can be written") from wrong
+
+
+def read(path: Path | str) -> Network:
     network, config, problem = saved.load(path)
     return Network(Path(path), network, config, problem)
 
 
-def to_predict(args: Namespace, networks: list[Network]) -> tuple[Dataset, Split]:
+def to_predict(args: Namespace, networks: list[Network], views: int = 1) -> tuple[Dataset, Split]:
     """The images, in the shape that the networks take.
 
     Raises:
@@ -107,8 +122,8 @@ def to_predict(args: Namespace, networks: list[Network]) -> tuple[Dataset, Split
         if other.problem.classes != first.classes or other.problem.in_shape != first.in_shape:
             raise BadInput(f"{other.folder} and {networks[0].folder} were trained for other classes or another shape of image")
     for one in networks:
-        if args.views > 1 and not can_view(one.config.augment):
-            raise BadInput(f"--views {args.views}: {one.folder} was trained without a warp, so its views would all be the same")
+        if views > 1 and not can_view(one.config.augment):
+            raise BadInput(f"--views {views}: {one.folder} was trained without a warp, so its views would all be the same")
     channels, *size = first.in_shape
     taught = {name for one in networks for name in one.problem.seen}
     refuse_leak(taught)
@@ -136,16 +151,16 @@ def _few(classes: tuple[str, ...]) -> str:
     return ", ".join(classes[:5]) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
 
 
-def answer(one: Network, split: Split, views: int, device: str | None, tell) -> np.ndarray:
-    """Its calibrated probabilities, the mean over the views: float64 [n, classes]."""
+def answer(one: Network, split: Split, views: Sequence[int], device: str | None, tell) -> np.ndarray:
+    """Its calibrated probabilities, the mean over the views, of which 0 is each image as it is: float64 [n, classes]."""
     plan = engine.plan(one.network, one.problem.in_shape, device, one.config.engine)
     plan.place(one.network)
     total = 0.0
-    for number in range(views):
+    for number in views:
         logits = predict(one.network, split, plan, lambda images, n=number: view(images, one.config.augment, n))
         total = total + scores.softmax(logits, one.problem.temperature)
         tell(len(split))
-    return total / views
+    return total / len(views)
 
 
 def show(networks: list[Network], probs: list[np.ndarray], mean: np.ndarray, split: Split, views: int):

@@ -155,28 +155,27 @@ class RayTrial(tune.Trainable):
         }
 
     def _hand_over(self, metrics: dict, probs: np.ndarray) -> dict[str, str]:
-        """Give the network to the keeper if it is among the best: their names and digests, written before told."""
-        if not ray.get(self.keeper.wants.remote(self.number, metrics["val_loss"])):
+        """Give the network to the keeper: of a search if it is among the best, of a finalist when it is finished. Its files'
+        names and digests, written before told."""
+        wanted = self._reached(self.rungs[-1])
+        if not self.config.folds:
+            wanted = ray.get(self.keeper.wants.remote(self.number, metrics["val_loss"]))
+        if not wanted:
             return {}
         files = saved.pack(self.config, self.own, self.state, metrics)
-        said = {"val": probs}
-        if self.config.folds and self._reached(self.rungs[-1]):
-            said |= self._predictions()
+        said = self._predictions(metrics["temperature"]) if self.config.folds else {"val": probs}
         files[PROBS] = safetensors.numpy.save({name: p.astype(np.float32) for name, p in said.items()})
         return ray.get(self.keeper.keep.remote(self.number, metrics["val_loss"], files))
 
-    def _predictions(self) -> dict[str, np.ndarray]:
-        """What a finished network of a fold says of every split, in every view, calibrated on val."""
+    def _predictions(self, temperature: float) -> dict[str, np.ndarray]:
+        """What a finished network of a fold says of every split, in every view."""
         splits = {name: split for name in ("val", "test", "unlabelled") if len(split := getattr(self.own, name))}
         strengths = self.config.augment
         out = {}
         for number in range(self.views if can_view(strengths) else 1):
-            temperature = 1.0
             for name, split in splits.items():
                 seen = lambda images, number=number: view(images, strengths, number)  # noqa: E731
                 logits = predict(self.state.best_network, split, self.state.plan, seen, self._beat)
-                if name == "val":
-                    temperature = scores.best_temperature(logits, split.labels)
                 out[in_view(name, number)] = scores.softmax(logits, temperature)
         return out
 

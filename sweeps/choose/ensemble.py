@@ -1,6 +1,7 @@
 """From the networks of a finished search to ensemble.json and submission.csv."""
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -73,8 +74,7 @@ def combine(
             {
                 **_about(members[i], labels),
                 "weight": float(judged.weights[i]),
-                "networks": [n.number for n in networks[i]],
-                "sweep": networks[i][0].folder.parents[1].name,
+                "networks": [os.path.relpath(n.folder, to) for n in networks[i]],
                 "ms_per_image": one[i] * len(networks[i]),
             }
             for i in chosen
@@ -86,7 +86,7 @@ def combine(
         "mean_errors_of_members": float(np.mean(errors)),
         "methods": {j.method: {"members": j.members, "judged": _score(j)} for j in methods_judged},
         "sizes": _sizes(probs, labels, members, one),
-        "cascade": _cascade(members, out_of, labels, one, ms) if len(chosen) > 1 or len(networks[chosen[0]]) > 1 else None,
+        "cascade": _cascade(members, out_of, labels, one, ms, to) if len(chosen) > 1 or len(networks[chosen[0]]) > 1 else None,
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
     write_submission(to / "submission.csv", data, splits[about["submission"]], answers[about["submission"]])
@@ -163,7 +163,7 @@ def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]
     ]
 
 
-def _cascade(members: list[Member], large: np.ndarray, labels: np.ndarray, one: list[float], large_ms: float) -> dict:
+def _cascade(members: list[Member], large: np.ndarray, labels: np.ndarray, one: list[float], large_ms: float, to: Path) -> dict:
     """The fastest cascade before this ensemble: over the members that may answer first."""
     found = []
     for i, member in enumerate(members):
@@ -172,7 +172,8 @@ def _cascade(members: list[Member], large: np.ndarray, labels: np.ndarray, one: 
     ms, i, made = min(found, key=lambda item: item[:2])
     return {
         "first": members[i].trial,
-        "network": members[i].networks[0].number,
+        "first_judged": score(members[i].val, labels),
+        "network": os.path.relpath(members[i].networks[0].folder, to),
         "threshold": made.threshold,
         "share_passed_on": made.share,
         "judged": as_score(made.errors, len(labels), None),

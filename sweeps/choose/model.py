@@ -1,0 +1,69 @@
+"""A sweep's ensemble, ready to predict images: `ensemble.json`, and the networks that it names."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sweeps.choose.cascade import passed_on
+from sweeps.choose.combine import combined
+from trainable.datasets.container import Split
+from trainable.errors import BadInput
+from trainable.predict import Network, answer, read
+
+FILE = "ensemble.json"
+
+
+class Model:
+    """The ensemble that lies in `folder`, and the cascade before it.
+
+    Args:
+        folder: that `combine` wrote into.
+        device: cpu, cuda or cuda:1; None: the first GPU, else the CPU.
+
+    Raises:
+        BadInput: there is none, or a network of it is gone.
+    """
+
+    def __init__(self, folder: Path, device: str | None = None):
+        try:
+            about = json.loads((folder / FILE).read_text())
+        except (OSError, ValueError) as wrong:
+            raise BadInput(f"{folder} holds no {FILE} that can be read; combine the sweep: sweeps/ensemble.py") from wrong
+        loaded: dict[str, Network] = {}
+
+        def network(path: str) -> Network:
+            if path not in loaded:
+                loaded[path] = read(folder / path)
+            return loaded[path]
+
+        self.device, self.method, self.temperature = device, about["method"], about["temperature"]
+        self.members = [(member["view"], [network(path) for path in member["networks"]]) for member in about["members"]]
+        self.weights = np.array([member["weight"] for member in about["members"]])
+        cascade = about["cascade"]
+        self.first = network(cascade["network"]) if cascade else None
+        self.threshold = cascade["threshold"] if cascade else 0.0
+        self.networks = list(loaded.values())
+
+    def __call__(self, split: Split, tell: Callable[[int], object] = lambda n: None) -> np.ndarray:
+        """Probabilities, float64 [n, classes]; `tell` hears how many images each network has done."""
+        said = [
+            np.mean([answer(network, split, [view], self.device, tell) for network in networks], axis=0)
+            for view, networks in self.members
+        ]
+        return combined(self.method, np.stack(said), self.weights, self.temperature)
+
+    def cascade(self, split: Split, tell: Callable[[int], object] = lambda n: None) -> tuple[np.ndarray, np.ndarray]:
+        """Likewise, but the ensemble is asked only where the first network is unsure; and where that was, bool [n].
+
+        Raises:
+            BadInput: the ensemble is one network, which needs none before it.
+        """
+        if self.first is None:
+            raise BadInput("this ensemble is one network: there is no cascade before it; leave --cascade out")
+        probs = answer(self.first, split, [0], self.device, tell)
+        unsure = passed_on(probs, self.threshold)
+        if unsure.any():
+            probs[unsure] = self(split.take(np.flatnonzero(unsure)), tell)
+        return probs, unsure
