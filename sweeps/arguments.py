@@ -58,7 +58,11 @@ def _parser() -> Parser:
         type=positive(int, 1000, or_zero=True),
         help="configurations that are trained again on folds after the search (default: as many as there is time for)",
     )
-    p.add_argument("--folds", type=positive(int, 1000), default=5, help="that each finalist is trained and judged on")
+    p.add_argument(
+        "--folds",
+        type=positive(int, 1000),
+        help="that each finalist is trained and judged on (default: 5; 4 or 3 for want of time)",
+    )
     p.add_argument(
         "--views",
         type=positive(int, 100),
@@ -117,7 +121,7 @@ def _check(args: Namespace):
     for table, name in ((SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
         lookup(table, getattr(args, name), name)
     lookup(dict.fromkeys(METRICS), args.metric, "metric")
-    if args.folds < 2:
+    if args.folds == 1:
         raise BadInput("--folds is 1, which would leave nothing to train on; give at least 2")
     if args.ensemble:
         lookup(ENSEMBLES, args.ensemble, "ensemble")

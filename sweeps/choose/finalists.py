@@ -14,6 +14,7 @@ from trainable.datasets.container import Dataset
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
+FOLDS = (5, 4, 3)  # where nobody says how many: fewer only where one finalist would not be done in time
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -63,7 +64,7 @@ class Plan:
 
 
 def make_plan(
-    folder: Path, data: Dataset, count: int | None, folds: int, epochs: float, slots: int, seconds: float | None
+    folder: Path, data: Dataset, count: int | None, folds: int | None, epochs: float, slots: int, seconds: float | None
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
@@ -72,32 +73,39 @@ def make_plan(
     Args:
         folder: of a sweep that has been searched.
         count: of finalists at most; None: as many as there is time for, MOST at most.
+        folds: None: those that were begun, else the most of FOLDS of which one finalist is done in time.
         epochs: of each network.
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
     """
-    nothing = Plan((), folds, epochs, 0.0)
+    options = [folds] if folds else list(FOLDS)
+    nothing = Plan((), options[0], epochs, 0.0)
     if count == 0:
         return replace(nothing, why="none were asked for")
-    trials = {trial["number"]: trial for trial in read(folder / "record.db")[0]}
-    images = (len(data.train) + len(data.val)) * (folds - 1) / folds / len(data.train)
-    finalists = []
-    for member in pick(find(folder), data.val.labels, count or (FEW if seconds is None else MOST)):
-        an_epoch = (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
-        finalists.append(Finalist(member.trial, member.arch, trials[member.trial]["config"], an_epoch * images))
-    if not finalists:
+    taken = pick(find(folder), data.val.labels, count or (FEW if seconds is None else MOST))
+    if not taken:
         return replace(nothing, why="no trial left a network")
+    configs = {trial["number"]: trial["config"] for trial in read(folder / "record.db")[0]}
     done = finished(folder)
-    plans = []
-    for some in range(1, len(finalists) + 1):
-        plan = Plan(tuple(finalists[:some]), folds, epochs, 0.0)
-        todo = [f.an_epoch * epochs for f in plan.finalists for i in range(folds) if plan.key(f, i) not in done]
-        plans.append(replace(plan, seconds=makespan(todo, slots)))
-    fitting = [plan for plan in plans if seconds is None or plan.seconds <= SLACK * seconds]
-    if fitting:
-        return fitting[-1]
-    why = f"the best alone would need {plans[0].seconds / 60:.1f} minutes for {folds} folds of {epochs:g} epochs, "
+    options.sort(key=lambda some: some not in {of_done for _, of_done, *_ in done})
+    for some in options:
+        images = (len(data.train) + len(data.val)) * (some - 1) / some / len(data.train)
+        finalists = []
+        for member in taken:
+            an_epoch = (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
+            finalists.append(Finalist(member.trial, member.arch, configs[member.trial], an_epoch * images))
+        plans = [_timed(Plan(tuple(finalists[:k]), some, epochs, 0.0), done, slots) for k in range(1, len(finalists) + 1)]
+        fitting = [plan for plan in plans if seconds is None or plan.seconds <= SLACK * seconds]
+        if fitting:
+            return fitting[-1]
+    why = f"the best alone would need {plans[0].seconds / 60:.1f} minutes for {some} folds of {epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
+
+
+def _timed(plan: Plan, done: set[tuple], slots: int) -> Plan:
+    """With the time that its networks will take that are not `done`."""
+    todo = [f.an_epoch * plan.epochs for f in plan.finalists for i in range(plan.folds) if plan.key(f, i) not in done]
+    return replace(plan, seconds=makespan(todo, slots))
 
 
 def taught(plan: Plan, data: Dataset) -> Plan:

@@ -89,6 +89,11 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny):
     assert none.finalists == ()
     assert "the best alone would need 0.4 minutes for 5 folds of 4 epochs, and 0.2 are left" in none.words()
     assert "none were asked for" in plan(count=0).words()
+    assert "for 3 folds of 4 epochs" in plan(seconds=1.0, folds=None).words()
+    assert plan(folds=None).folds == 5
+    assert plan(seconds=need - 1, folds=None).folds == 5, "where one finalist fits, it has all its folds"
+    four = 8.0 * (512 + 200) * 0.75 / 512 * 2 / finalists.SLACK  # four networks, two at a time
+    assert plan(seconds=four + 0.1, folds=None).folds == 4
     jobs = plan(count=1).jobs
     assert [config["fold"] for _, config in jobs] == [0, 1, 2, 3, 4]
     assert {(of, config["folds"], config["seed"]) for of, config in jobs} == {(0, 5, 0)}
