@@ -86,7 +86,7 @@ def combine(
         "mean_errors_of_members": float(np.mean(errors)),
         "methods": {j.method: {"members": j.members, "judged": _score(j)} for j in methods_judged},
         "sizes": _sizes(probs, labels, members, one),
-        "cascade": _cascade(members, out_of, labels, one, ms, to) if len(chosen) > 1 or len(networks[chosen[0]]) > 1 else None,
+        "cascade": _cascade(members, out_of, labels, one, ms, to) if len(chosen) > 1 else None,
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
     write_submission(to / "submission.csv", data, splits[about["submission"]], answers[about["submission"]])

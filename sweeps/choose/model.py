@@ -58,10 +58,10 @@ class Model:
         """Likewise, but the ensemble is asked only where the first network is unsure; and where that was, bool [n].
 
         Raises:
-            BadInput: the ensemble is one network, which needs none before it.
+            BadInput: the ensemble has one member, so that nothing was judged that could come before it.
         """
         if self.first is None:
-            raise BadInput("this ensemble is one network: there is no cascade before it; leave --cascade out")
+            raise BadInput("this ensemble has one member: there is no cascade before it; leave --cascade out")
         probs = answer(self.first, split, [0], self.device, tell)
         unsure = passed_on(probs, self.threshold)
         if unsure.any():

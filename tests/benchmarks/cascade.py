@@ -32,7 +32,7 @@ def main():
     folder = Path(args.sweep).resolve() if Path(args.sweep, FILE).is_file() else results_folder(args.results) / args.sweep
     model = Model(folder, "cpu")
     if model.first is None:
-        raise BadInput(f"the ensemble of {folder.name} is one network; take a sweep with several")
+        raise BadInput(f"the ensemble of {folder.name} has one member; take a sweep with several")
     args.images, images = None, args.images
     args.dataset = args.split = None
     _, split = to_predict(args, model.networks)
