@@ -52,9 +52,9 @@ def results_folder(given: str | None) -> Path:
     return Path(given or ROOT / "results").resolve()
 
 
-def sweep_folder(given: str, results: Path) -> Path:
-    """Of a sweep that is named or pointed at; it need not be there."""
-    return Path(given).resolve() if os.path.isfile(f"{given}/record.db") else results / given
+def sweep_folder(given: str, results: Path, holds: str = "record.db") -> Path:
+    """Of a sweep that is named, or pointed at as the folder that `holds` this file; it need not be there."""
+    return Path(given).resolve() if os.path.isfile(f"{given}/{holds}") else results / given
 
 
 def seconds(flag: str, text: str) -> float:

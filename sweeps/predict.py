@@ -5,13 +5,12 @@ python sweeps/predict.py SWEEP --cascade            # its dataset's images to pr
 """
 
 import time
-from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from sweeps.choose.model import FILE, Model
-from sweeps.flags import results_folder
+from sweeps.flags import results_folder, sweep_folder
 from trainable import scores
 from trainable.errors import BadInput, Parser, run
 from trainable.predict import add_shared, settle, to_predict, write
@@ -29,7 +28,7 @@ def main():
     settle(args)
     if args.split in SEEN:
         raise BadInput(f"--split {args.split}: the ensemble was trained on it or chosen by it; give unlabelled or test")
-    folder = Path(args.sweep).resolve() if Path(args.sweep, FILE).is_file() else results_folder(args.results) / args.sweep
+    folder = sweep_folder(args.sweep, results_folder(args.results), FILE)
     model = Model(folder, args.device)
     data, split = to_predict(args, model.networks)
     if args.threads:

@@ -157,8 +157,9 @@ class RayTrial(tune.Trainable):
     def _hand_over(self, metrics: dict, probs: np.ndarray) -> dict[str, str]:
         """Give the network to the keeper: of a search if it is among the best, of a finalist when it is finished. Its files'
         names and digests, written before told."""
-        wanted = self._reached(self.rungs[-1])
-        if not self.config.folds:
+        if self.config.folds:
+            wanted = self._reached(self.rungs[-1])
+        else:
             wanted = ray.get(self.keeper.wants.remote(self.number, metrics["val_loss"]))
         if not wanted:
             return {}

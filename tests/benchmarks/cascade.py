@@ -15,7 +15,7 @@ import torch
 from common import about, show, spread, table_of
 
 from sweeps.choose.model import FILE, Model
-from sweeps.flags import results_folder
+from sweeps.flags import results_folder, sweep_folder
 from trainable.errors import BadInput, Parser, positive, run
 from trainable.predict import answer, to_predict
 
@@ -29,7 +29,7 @@ def main():
     p.add_argument("--json", metavar="FILE", help="write the figures there too")
     args = p.parse_args()
     torch.set_num_threads(1)
-    folder = Path(args.sweep).resolve() if Path(args.sweep, FILE).is_file() else results_folder(args.results) / args.sweep
+    folder = sweep_folder(args.sweep, results_folder(args.results), FILE)
     model = Model(folder, "cpu")
     if model.first is None:
         raise BadInput(f"the ensemble of {folder.name} has one member; take a sweep with several")

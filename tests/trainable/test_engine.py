@@ -91,7 +91,7 @@ def test_a_setting_that_is_asked_for_is_taken(tiny):
         engine.plan(network, tiny.in_shape, "cpu", "fp8")
 
 
-@pytest.mark.parametrize(("side", "wrong"), [(1, True), (2, True), (4, True), (5, False), (28, False)])
+@pytest.mark.parametrize(("side", "wrong"), [(1, True), (2, True), (3, True), (4, True), (5, False), (28, False)])
 def test_bf16_is_not_taken_where_it_computes_what_is_wrong(side, wrong):
     """Of 4 pixels, the first convolution makes 2, of which the second makes 1 in steps of 2."""
     network = nn.Sequential(nn.Conv2d(1, 64, 3, 2, 1), nn.BatchNorm2d(64), nn.Conv2d(64, 64, 3, 2, 1), nn.Flatten())
