@@ -61,7 +61,7 @@ def _parser() -> Parser:
     p.add_argument(
         "--folds",
         type=positive(int, 1000),
-        help="that each finalist is trained and judged on (default: 5; 4 or 3 for want of time)",
+        help="that each finalist is trained and judged on (default: 3 to 6, as leaves no place idle)",
     )
     p.add_argument(
         "--views",

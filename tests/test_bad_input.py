@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
     ("arguments", "says"),
     [
         (["--dataset", "cifar"], "unknown dataset 'cifar'; known: digit-recognizer, digits-sample"),
-        (["--space", "huge"], "unknown space 'huge'; known: default, quick, or FILE.py:function"),
+        (["--space", "huge"], "unknown space 'huge'; known: default, all, quick, or FILE.py:function"),
         (["--searcher", "guess"], "unknown searcher 'guess'; known: tpe, random"),
         (["--scheduler", "never"], "unknown scheduler 'never'; known: asha, none"),
         (["--metric", "accuracy"], "unknown metric 'accuracy'; known: val_loss, val_error"),

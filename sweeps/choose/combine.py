@@ -184,22 +184,19 @@ def parts_of(images: int, seed: int = 0) -> list[np.ndarray]:
 def choose(probs: np.ndarray, labels: np.ndarray, methods: Iterable[str]) -> tuple[Judged, list[Judged]]:
     """The ensemble to take, and every method's.
 
-    What makes more errors than the best single network is out, where `methods` allow for less. Of the rest, the one
+    What makes more errors than the best there is, a single network or a method, is out, unless by no more than one standard
+    error (of the paired difference, image by image): on few images the number of errors says little. Of the rest, the one
     with the lowest cross-entropy; but where that is a single network, the best of several that is within one standard
-    error of it (of the paired difference, image by image): the lowest of many networks is flattered by being chosen.
-    The rule is Breiman's (CART, 1984), turned to ensembles.
+    error of it: the lowest of many networks is flattered by being chosen. The rule is Breiman's (CART, 1984), turned to
+    ensembles.
     """
     judged = [judge(method, probs, labels) for method in methods]
-    most = min([scores.errors(member, labels) for member in probs] + [j.errors for j in judged])
-
-    def merit(j: Judged) -> tuple:
-        return max(j.errors, most), j.loss
-
-    order = sorted(judged, key=merit)
+    fewest = min([member.argmax(axis=1) != labels for member in probs] + [j.wrong for j in judged], key=np.sum)
+    good = [j for j in judged if _within_one_error(j.wrong, fewest)] or [min(judged, key=lambda j: j.errors)]
+    order = sorted(good, key=lambda j: j.loss)
     taken = order[0]
     if taken.members == 1:
-        several = [j for j in order if j.members > 1 and merit(j)[0] == merit(taken)[0]]
-        taken = next((j for j in several if _within_one_error(j.losses, taken.losses)), taken)
+        taken = next((j for j in order if j.members > 1 and _within_one_error(j.losses, taken.losses)), taken)
     return taken, judged
 
 
@@ -263,5 +260,6 @@ def _right(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _within_one_error(losses: np.ndarray, lowest: np.ndarray) -> bool:
-    difference = losses - lowest
+    """Of their paired difference; of errors likewise."""
+    difference = losses - lowest.astype(float)
     return difference.mean() <= difference.std() / len(difference) ** 0.5

@@ -14,7 +14,7 @@ from trainable.datasets.container import Dataset
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
-FOLDS = (5, 4, 3)  # where nobody says how many: fewer only where one finalist would not be done in time
+FOLDS = (5, 6, 4, 3)  # where nobody says how many: as trains most in the time; the first where there is no limit
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -40,6 +40,11 @@ class Plan:
     def key(self, finalist: Finalist, fold: int) -> tuple:
         """As `finished` has it."""
         return finalist.trial, self.folds, fold, round(self.epochs, 6)
+
+    @property
+    def trained(self) -> float:
+        """Seconds of training, all networks' together."""
+        return sum(finalist.an_epoch * self.epochs * self.folds for finalist in self.finalists)
 
     @property
     def jobs(self) -> list[tuple[int, dict]]:
@@ -73,7 +78,8 @@ def make_plan(
     Args:
         folder: of a sweep that has been searched.
         count: of finalists at most; None: as many as there is time for, MOST at most.
-        folds: None: those that were begun, else the most of FOLDS of which one finalist is done in time.
+        folds: None: those that were begun, else those of FOLDS with which most is trained in the time: a number of networks
+            that leaves some places idle in the end is worth less, and so are few folds, which have less to learn from.
         epochs: of each network.
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
@@ -87,18 +93,20 @@ def make_plan(
         return replace(nothing, why="no trial left a network")
     configs = {trial["number"]: trial["config"] for trial in read(folder / "record.db")[0]}
     done = finished(folder)
-    options.sort(key=lambda some: some not in {of_done for _, of_done, *_ in done})
+    options = [some for some in options if some in {of_done for _, of_done, *_ in done}] or options
+    plans = []
     for some in options:
         images = (len(data.train) + len(data.val)) * (some - 1) / some / len(data.train)
-        finalists = []
-        for member in taken:
-            an_epoch = (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
-            finalists.append(Finalist(member.trial, member.arch, configs[member.trial], an_epoch * images))
-        plans = [_timed(Plan(tuple(finalists[:k]), some, epochs, 0.0), done, slots) for k in range(1, len(finalists) + 1)]
-        fitting = [plan for plan in plans if seconds is None or plan.seconds <= SLACK * seconds]
-        if fitting:
-            return fitting[-1]
-    why = f"the best alone would need {plans[0].seconds / 60:.1f} minutes for {some} folds of {epochs:g} epochs, "
+        an_epoch = [images * (m.metrics["train_s"] + m.metrics["eval_s"]) / m.metrics["budget"] for m in taken]
+        finalists = [Finalist(m.trial, m.arch, configs[m.trial], s) for m, s in zip(taken, an_epoch, strict=True)]
+        plans += [_timed(Plan(tuple(finalists[: k + 1]), some, epochs, 0.0), done, slots) for k in range(len(finalists))]
+    if seconds is None:
+        return plans[len(taken) - 1]
+    fitting = [plan for plan in plans if plan.seconds <= SLACK * seconds]
+    if fitting:
+        return max(fitting, key=lambda plan: plan.trained)
+    least = min(plans, key=lambda plan: plan.seconds)
+    why = f"the best alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
 
 

@@ -3,7 +3,7 @@
     python tests/benchmarks/recorded.py [--curves FILE] [--repeats 40] [--json FILE]
 
 The curves are those of `record_curves.py`: a few hundred random configurations, each trained to the end and judged on the way;
-their true error is known from 20,000 images that no search sees. Nothing is trained here.
+their true error is known from 10,000 images that no search sees. Nothing is trained here.
 
 Ranking: how well a figure at a budget predicts who is best in the end. `rank` is Spearman's correlation with the true loss;
 `kept` the share of the truly best tenth that is among the best third by that figure, and so would go on; `regret` the true error

@@ -91,9 +91,20 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny):
     assert "none were asked for" in plan(count=0).words()
     assert "for 3 folds of 4 epochs" in plan(seconds=1.0, folds=None).words()
     assert plan(folds=None).folds == 5
-    assert plan(seconds=need - 1, folds=None).folds == 5, "where one finalist fits, it has all its folds"
-    four = 8.0 * (512 + 200) * 0.75 / 512 * 2 / finalists.SLACK  # four networks, two at a time
-    assert plan(seconds=four + 0.1, folds=None).folds == 4
+
+    def chosen(rounds: float, folds: int, **more) -> tuple[int, int]:
+        """Finalists and folds, where there is time for so many rounds of networks on so many folds."""
+        plan_ = plan(seconds=8.0 * (512 + 200) * (folds - 1) / folds / 512 * rounds / finalists.SLACK + 0.1, folds=None, **more)
+        return len(plan_.finalists), plan_.folds
+
+    assert chosen(2, 4) == (1, 4)
+    assert chosen(3, 5) == (1, 5), "six folds would take a little longer"
+    assert chosen(3, 6) == (1, 6), "with five a place would be idle in the third round"
+    assert chosen(5, 5) == (2, 5)
+    assert chosen(6, 6) == (2, 6)
+    assert chosen(1, 5, slots=5) == (1, 5)
+    assert chosen(1, 4, slots=4) == (1, 4)
+    assert chosen(2, 3, slots=3) == (2, 3)
     jobs = plan(count=1).jobs
     assert [config["fold"] for _, config in jobs] == [0, 1, 2, 3, 4]
     assert {(of, config["folds"], config["seed"]) for of, config in jobs} == {(0, 5, 0)}

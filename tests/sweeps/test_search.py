@@ -252,7 +252,7 @@ def test_a_space_that_does_not_work(make, draw, says):
 
 def test_find_space(tmp_path):
     assert find_space("quick") is SPACES["quick"]
-    with pytest.raises(BadInput, match="unknown space 'large'; known: default, quick"):
+    with pytest.raises(BadInput, match="unknown space 'large'; known: default, all, quick"):
         find_space("large")
     mine = tmp_path / "mine.py"
     mine.write_text("def tiny(trial):\n    return {'lr': trial.suggest_float('lr', 1e-3, 1e-2)}\n")
