@@ -59,6 +59,11 @@ def _parser() -> Parser:
         help="configurations that are trained again on folds after the search (default: as many as there is time for)",
     )
     p.add_argument(
+        "--finalist-epochs",
+        type=positive(float, 1e5),
+        help="of a finalist (default: as many as a trial's, or up to four times as many where there is time)",
+    )
+    p.add_argument(
         "--folds",
         type=positive(int, 1000),
         help="that each finalist is trained and judged on (default: 3 to 6, as leaves no place idle)",

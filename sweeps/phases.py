@@ -1,6 +1,6 @@
 """What a sweep does with its time: the search, then the finalists."""
 
-from sweeps.choose.finalists import Plan, make_plan, taught, teachers
+from sweeps.choose.finalists import LONGER, Plan, make_plan, taught, teachers
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.launch import Ending
 from sweeps.search.record import Record
@@ -45,7 +45,8 @@ class Phases:
         seconds = self.ending.seconds_left()
         if args.use_unlabelled and seconds is not None:
             seconds /= 2
-        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, args.max_epochs, self.places.slots, seconds)
+        epochs = [args.finalist_epochs] if args.finalist_epochs else [args.max_epochs * times for times in LONGER]
+        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, epochs, self.places.slots, seconds)
         if not plan.finalists and args.time_budget and args.trials is None:
             sweep.say(f"{plan.words()} The search goes on.")
             return self.search()

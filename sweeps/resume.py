@@ -14,7 +14,8 @@ from trainable import files
 from trainable.errors import BadInput
 
 # Flags that change neither what a trial means nor how trials compare.
-AFTER = {"finalists", "folds", "views", "ensemble", "max_latency", "use_unlabelled"}  # what comes after the search is done again
+# What comes after the search is done again.
+AFTER = {"finalists", "finalist_epochs", "folds", "views", "ensemble", "max_latency", "use_unlabelled"}
 MAY_CHANGE = {
     "trials",
     "time_budget",

@@ -3,6 +3,7 @@ network that has not seen it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from trainable.datasets.container import Dataset
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
+ENOUGH = 3  # with which time is better spent on longer trainings than on more finalists
+LONGER = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the epochs of the search, where nobody says how many
 FOLDS = (5, 6, 4, 3)  # where nobody says how many: as trains most in the time; the first where there is no limit
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
@@ -69,7 +72,13 @@ class Plan:
 
 
 def make_plan(
-    folder: Path, data: Dataset, count: int | None, folds: int | None, epochs: float, slots: int, seconds: float | None
+    folder: Path,
+    data: Dataset,
+    count: int | None,
+    folds: int | None,
+    epochs: Sequence[float],
+    slots: int,
+    seconds: float | None,
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
@@ -80,12 +89,12 @@ def make_plan(
         count: of finalists at most; None: as many as there is time for, MOST at most.
         folds: None: those that were begun, else those of FOLDS with which most is trained in the time: a number of networks
             that leaves some places idle in the end is worth less, and so are few folds, which have less to learn from.
-        epochs: of each network.
+        epochs: that each network may be trained for, the least first; more only where ENOUGH finalists are done in time.
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
     """
-    options = [folds] if folds else list(FOLDS)
-    nothing = Plan((), options[0], epochs, 0.0)
+    cuts = (folds,) if folds else FOLDS
+    nothing = Plan((), cuts[0], epochs[0], 0.0)
     if count == 0:
         return replace(nothing, why="none were asked for")
     taken = pick(find(folder), data.val.labels, count or (FEW if seconds is None else MOST))
@@ -93,20 +102,23 @@ def make_plan(
         return replace(nothing, why="no trial left a network")
     configs = {trial["number"]: trial["config"] for trial in read(folder / "record.db")[0]}
     done = finished(folder)
-    options = [some for some in options if some in {of_done for _, of_done, *_ in done}] or options
+    options = list(product(epochs, cuts))
+    begun = {(budget, some) for _, some, _, budget in done}
+    options = [(budget, some) for budget, some in options if (round(budget, 6), some) in begun] or options
     plans = []
-    for some in options:
+    for budget, some in options:
         images = (len(data.train) + len(data.val)) * (some - 1) / some / len(data.train)
         an_epoch = [images * (m.metrics["train_s"] + m.metrics["eval_s"]) / m.metrics["budget"] for m in taken]
         finalists = [Finalist(m.trial, m.arch, configs[m.trial], s) for m, s in zip(taken, an_epoch, strict=True)]
-        plans += [_timed(Plan(tuple(finalists[: k + 1]), some, epochs, 0.0), done, slots) for k in range(len(finalists))]
+        plans += [_timed(Plan(tuple(finalists[: k + 1]), some, budget, 0.0), done, slots) for k in range(len(finalists))]
     if seconds is None:
         return plans[len(taken) - 1]
-    fitting = [plan for plan in plans if plan.seconds <= SLACK * seconds]
+    enough, least = min(ENOUGH, len(taken)), options[0][0]
+    fitting = [p for p in plans if p.seconds <= SLACK * seconds and (p.epochs == least or len(p.finalists) >= enough)]
     if fitting:
-        return max(fitting, key=lambda plan: plan.trained)
+        return max(fitting, key=lambda plan: (plan.epochs, plan.trained))
     least = min(plans, key=lambda plan: plan.seconds)
-    why = f"the best alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {epochs:g} epochs, "
+    why = f"the best alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
 
 

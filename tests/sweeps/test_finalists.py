@@ -71,8 +71,8 @@ def test_good_and_different(searched, tmp_path, tiny):
 
 
 def test_a_plan_fills_the_time(searched, tmp_path, tiny):
-    def plan(count=None, folds=5, epochs=4.0, slots=2, seconds=None):
-        return make_plan(tmp_path, tiny, count, folds, epochs, slots, seconds)
+    def plan(count=None, folds=5, epochs=4.0, slots=2, seconds=None, longer=()):
+        return make_plan(tmp_path, tiny, count, folds, [epochs, *longer], slots, seconds)
 
     one = 8.0 * (512 + 200) * 0.8 / 512  # seconds of a network on four fifths of all that are labelled
     assert [f.trial for f in plan().finalists] == [0, 2, 1]
@@ -105,6 +105,13 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny):
     assert chosen(1, 5, slots=5) == (1, 5)
     assert chosen(1, 4, slots=4) == (1, 4)
     assert chosen(2, 3, slots=3) == (2, 3)
+    three = makespan([one] * 15, 2) / finalists.SLACK
+    longer = {"longer": (6.0, 8.0)}
+    assert plan(seconds=1.9 * three, **longer).epochs == 6.0, "enough of them, longer, come before more of them"
+    assert plan(seconds=2.1 * three, **longer).epochs == 8.0
+    assert plan(seconds=1.4 * three, **longer).epochs == 4.0
+    assert plan(seconds=1.4 * three, count=2, **longer).epochs == 8.0, "two are enough for who wants no more"
+    assert plan(**longer).epochs == 4.0, "without a limit they are not trained longer"
     jobs = plan(count=1).jobs
     assert [config["fold"] for _, config in jobs] == [0, 1, 2, 3, 4]
     assert {(of, config["folds"], config["seed"]) for of, config in jobs} == {(0, 5, 0)}
@@ -145,7 +152,7 @@ def train_all(search, record, tiny, folds: int, until: int | None = None):
 
 
 def test_out_of_fold(searched, tmp_path, tiny):
-    plan = make_plan(tmp_path, tiny, 2, 3, 4.0, 2, None)
+    plan = make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None)
     search = refits(plan, searched)
     train_all(search, searched, tiny, 3)
     trials = read(searched.path)[0]
@@ -164,12 +171,12 @@ def test_out_of_fold(searched, tmp_path, tiny):
 
 
 def test_only_what_is_missing_is_trained(searched, tmp_path, tiny):
-    plan = make_plan(tmp_path, tiny, 2, 3, 4.0, 2, None)
+    plan = make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None)
     search = refits(plan, searched)
     train_all(search, searched, tiny, 3, until=4)
     assert [m.trial for m in out_of_fold(tmp_path, tiny)] == [0], "the other has one of three"
     searched.interrupt_all("the sweep was cut off")
-    assert make_plan(tmp_path, tiny, 2, 3, 4.0, 2, None).seconds < plan.seconds / 2
+    assert make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None).seconds < plan.seconds / 2
     again = refits(plan, searched)
     train_all(again, searched, tiny, 3)
     trials = read(searched.path)[0]
@@ -181,17 +188,17 @@ def test_only_what_is_missing_is_trained(searched, tmp_path, tiny):
 
 
 def test_what_is_wanted_no_more_is_not_trained(searched, tmp_path, tiny):
-    first = refits(make_plan(tmp_path, tiny, 2, 3, 4.0, 2, None), searched)
+    first = refits(make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None), searched)
     train_all(first, searched, tiny, 3, until=4)
     searched.interrupt_all("the sweep was cut off")
-    other = refits(make_plan(tmp_path, tiny, 1, 3, 4.0, 2, None), searched)
+    other = refits(make_plan(tmp_path, tiny, 1, 3, [4.0], 2, None), searched)
     assert other.ask() is None
     last = read(searched.path)[0][-1]
     assert (last["state"], last["reason"]) == ("stopped", "it is of no finalist any more")
 
 
 def test_a_damaged_fold_leaves_its_finalist_out(searched, tmp_path, tiny):
-    search = refits(make_plan(tmp_path, tiny, 2, 3, 4.0, 2, None), searched)
+    search = refits(make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None), searched)
     train_all(search, searched, tiny, 3)
     path = tmp_path / "trials" / "6" / saved.WEIGHTS
     path.write_bytes(b"else")
@@ -211,7 +218,7 @@ def test_predictions_are_of_the_weights_that_lie_there(tmp_path):
 
 def test_who_learns_from_unlabelled_images_is_taught_by_networks_of_its_own_fold(searched, tmp_path, tiny):
     data = replace(tiny, unlabelled=tiny.test, test=nothing(tiny.test))
-    plan = make_plan(tmp_path, data, 2, 3, 4.0, 2, None)
+    plan = make_plan(tmp_path, data, 2, 3, [4.0], 2, None)
     assert teachers(plan, tmp_path, data) == {}, "nobody is trained yet"
     train_all(refits(plan, searched), searched, data, 3)
     found = teachers(plan, tmp_path, data)
