@@ -135,3 +135,20 @@ def test_bad_input(name):
     assert done.returncode == 2
     assert done.stderr.startswith(f"{name}: unknown architecture 'nonsense'")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.full
+def test_ablation(tmp_path):
+    short = ("--dataset", "digits-sample", "--epochs", "0.2", "--seeds", "2", "--only", "no averaged weights,half as long")
+    figures = bench("ablation.py", *short, to=tmp_path / "figures.json")
+    assert figures["images"] == 10_000 // 3 + 1
+    rows = {row["variant"]: row for row in figures["variants"]}
+    assert list(rows) == ["base", "no averaged weights", "half as long"]
+    base = rows["base"]
+    assert (base["against_base"], base["standard_error"]) == (0, 0)
+    for row in rows.values():
+        assert len(row["errors"]) == len(row["loss"]) == len(row["seconds"]) == 2
+        difference = sum(row["errors"]) / 2 - sum(base["errors"]) / 2
+        assert row["against_base"] == pytest.approx(difference)
+        assert 0 < row["together"] < figures["images"]
+    assert sum(rows["half as long"]["seconds"]) < sum(base["seconds"])
