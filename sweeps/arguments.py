@@ -64,6 +64,9 @@ def _parser() -> Parser:
         help="of a finalist (default: as many as a trial's, or up to four times as many where there is time)",
     )
     p.add_argument(
+        "--finalist-seeds", type=positive(int, 1000), default=1, help="that each finalist is trained with, on every fold"
+    )
+    p.add_argument(
         "--folds",
         type=positive(int, 1000),
         help="that each finalist is trained and judged on (default: 3 to 6, as leaves no place idle)",

@@ -46,7 +46,8 @@ class Phases:
         if args.use_unlabelled and seconds is not None:
             seconds /= 2
         epochs = [args.finalist_epochs] if args.finalist_epochs else [args.max_epochs * times for times in LONGER]
-        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, epochs, self.places.slots, seconds)
+        slots, seeds = self.places.slots, args.finalist_seeds
+        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, epochs, slots, seconds, seeds)
         if not plan.finalists and args.time_budget and args.trials is None:
             sweep.say(f"{plan.words()} The search goes on.")
             return self.search()

@@ -187,6 +187,7 @@ def _about(member: Member, labels: np.ndarray) -> dict:
         "trial": member.trial,
         "arch": member.arch,
         "view": member.view,
+        "seed": member.seed,
         "unlabelled": member.unlabelled,
         "epochs": member.metrics["budget"],
         "judged": score(member.val, labels),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sweeps.choose.combine import grow
-from sweeps.choose.members import Member, find, out_of_fold
+from sweeps.choose.members import SEED, Member, find, out_of_fold
 from sweeps.search.record import read
 from trainable.datasets.container import Dataset
 
@@ -37,25 +37,23 @@ class Plan:
     folds: int
     epochs: float
     seconds: float  # that it should take
+    seeds: int = 1
     unlabelled: bool = False  # whether they learn from unlabelled images too
     why: str = ""  # there are no finalists
-
-    def key(self, finalist: Finalist, fold: int) -> tuple:
-        """As `finished` has it."""
-        return finalist.trial, self.folds, fold, round(self.epochs, 6)
 
     @property
     def trained(self) -> float:
         """Seconds of training, all networks' together."""
-        return sum(finalist.an_epoch * self.epochs * self.folds for finalist in self.finalists)
+        return sum(finalist.an_epoch * self.epochs * self.folds * self.seeds for finalist in self.finalists)
 
     @property
     def jobs(self) -> list[tuple[int, dict]]:
         """The networks to train: of which trial, and the flat configuration; all folds of one after the other."""
         more = {"epochs": self.epochs, "unlabelled": int(self.unlabelled)}
         return [
-            (finalist.trial, {**finalist.config, "folds": self.folds, "fold": fold, **more})
-            for finalist in self.finalists
+            (f.trial, {**f.config, "seed": f.config["seed"] + seed * SEED, "folds": self.folds, "fold": fold, **more})
+            for f in self.finalists
+            for seed in range(self.seeds)
             for fold in range(self.folds)
         ]
 
@@ -65,8 +63,9 @@ class Plan:
         names = ", ".join(f"{f.trial} {f.arch}" for f in self.finalists)
         many = f"{len(self.finalists)} finalists" if len(self.finalists) > 1 else "1 finalist"
         also = " and all unlabelled images, with the labels that the others of the fold gave them," if self.unlabelled else ""
+        times = f" with {self.seeds} seeds" if self.seeds > 1 else ""
         return (
-            f"{many} (trials {names}), each trained on {self.folds} folds{also} for {self.epochs:.3g} epochs: "
+            f"{many} (trials {names}), each trained on {self.folds} folds{times}{also} for {self.epochs:.3g} epochs: "
             f"{len(self.jobs)} networks, about {self.seconds / 60:.0f} minutes."
         )
 
@@ -79,6 +78,7 @@ def make_plan(
     epochs: Sequence[float],
     slots: int,
     seconds: float | None,
+    seeds: int = 1,
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
@@ -92,6 +92,7 @@ def make_plan(
         epochs: that each network may be trained for, the least first; more only where ENOUGH finalists are done in time.
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
+        seeds: with how many each is trained on every fold.
     """
     cuts = (folds,) if folds else FOLDS
     nothing = Plan((), cuts[0], epochs[0], 0.0)
@@ -103,14 +104,14 @@ def make_plan(
     configs = {trial["number"]: trial["config"] for trial in read(folder / "record.db")[0]}
     done = finished(folder)
     options = list(product(epochs, cuts))
-    begun = {(budget, some) for _, some, _, budget in done}
+    begun = {(budget, some) for _, budget, some, *_ in done}
     options = [(budget, some) for budget, some in options if (round(budget, 6), some) in begun] or options
     plans = []
     for budget, some in options:
         images = (len(data.train) + len(data.val)) * (some - 1) / some / len(data.train)
         an_epoch = [images * (m.metrics["train_s"] + m.metrics["eval_s"]) / m.metrics["budget"] for m in taken]
         finalists = [Finalist(m.trial, m.arch, configs[m.trial], s) for m, s in zip(taken, an_epoch, strict=True)]
-        plans += [_timed(Plan(tuple(finalists[: k + 1]), some, budget, 0.0), done, slots) for k in range(len(finalists))]
+        plans += [_timed(Plan(tuple(finalists[: k + 1]), some, budget, 0.0, seeds), done, slots) for k in range(len(finalists))]
     if seconds is None:
         return plans[len(taken) - 1]
     enough, least = min(ENOUGH, len(taken)), options[0][0]
@@ -124,7 +125,8 @@ def make_plan(
 
 def _timed(plan: Plan, done: set[tuple], slots: int) -> Plan:
     """With the time that its networks will take that are not `done`."""
-    todo = [f.an_epoch * plan.epochs for f in plan.finalists for i in range(plan.folds) if plan.key(f, i) not in done]
+    each = {finalist.trial: finalist.an_epoch * plan.epochs for finalist in plan.finalists}
+    todo = [each[of] for of, config in plan.jobs if _key(of, config) not in done]
     return replace(plan, seconds=makespan(todo, slots))
 
 
@@ -170,7 +172,11 @@ def makespan(seconds: Sequence[float], slots: int) -> float:
 
 
 def finished(folder: Path) -> set[tuple]:
-    """(trial of the search, folds, fold, epochs) of every network that has been trained again on labelled images."""
+    """The keys of the networks that have been trained again on labelled images."""
     trials = [t for t in read(folder / "record.db")[0] if t["refits"] is not None and t["state"] == "complete"]
-    configs = [(t["refits"], t["config"]) for t in trials if not t["config"].get("unlabelled")]
-    return {(of, config["folds"], config["fold"], round(config["epochs"], 6)) for of, config in configs}
+    return {_key(t["refits"], t["config"]) for t in trials if not t["config"].get("unlabelled")}
+
+
+def _key(of: int, config: dict) -> tuple:
+    """Of which trial, epochs, folds, fold, seed."""
+    return of, round(config["epochs"], 6), config["folds"], config["fold"], config["seed"]

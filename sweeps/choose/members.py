@@ -17,6 +17,7 @@ from trainable.datasets.container import Dataset, Split, all_labels, folds_of
 from trainable.fit import predict
 from trainable.ray_trial import PROBS, in_view
 
+SEED = 1_000_003  # between the seeds of one finalist; those of trials are a few apart
 PREDICTIONS = "predictions.safetensors"  # beside what the trial handed over, whose digests the record has
 
 
@@ -67,11 +68,13 @@ class Member:
     val: np.ndarray  # float32 [n, classes], of the images that judge
     unlabelled: bool = False  # whether unlabelled images taught them too
     view: int = 0  # in which its networks see the images; 0: as they are
+    seed: int = 0  # of a finalist that is trained with several, from 0
 
     @property
     def name(self) -> str:
         """For tables."""
-        return f"{self.trial}{'u' * self.unlabelled}{f' view {self.view}' if self.view else ''}"
+        seed, view = (f" {what} {n}" if n else "" for what, n in (("seed", self.seed), ("view", self.view)))
+        return f"{self.trial}{'u' * self.unlabelled}{seed}{view}"
 
     def said(self, network: Network, split: str) -> np.ndarray:
         """What one of its networks says of a split, in this member's view."""
@@ -106,9 +109,10 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
             key = trial["refits"], config["folds"], config["epochs"], config["seed"], config.get("unlabelled", 0)
             by_finalist.setdefault(key, {})[config["fold"]] = network
     members = []
-    for (of, folds, *_, unlabelled), networks in by_finalist.items():
+    for (of, folds, _, seeded, unlabelled), networks in by_finalist.items():
         if len(networks) < folds:
             continue
+        seed = (seeded - trials[of]["config"]["seed"]) // SEED
         views = min(sum(name.startswith("val") for name in network.probs) for network in networks.values())
         for view in range(views):
             val = np.empty((len(labels), networks[0].probs["val"].shape[1]), dtype=np.float32)
@@ -117,7 +121,7 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
             last = rungs[networks[0].number]["metrics"]
             judged = {"val_loss": scores.cross_entropy(val, labels), "val_error": scores.errors(val, labels) / len(labels)}
             arch, in_order = trials[of]["config"]["arch"], tuple(networks[f] for f in range(folds))
-            members.append(Member(of, arch, {**last, **judged}, in_order, val, bool(unlabelled), view))
+            members.append(Member(of, arch, {**last, **judged}, in_order, val, bool(unlabelled), view, seed))
     return sorted(members, key=lambda member: member.metrics["val_loss"])
 
 

@@ -170,6 +170,19 @@ def test_out_of_fold(searched, tmp_path, tiny):
     assert [m.trial for m in find(tmp_path)] == [0, 1, 2, 3, 4], "the search's own stay what they are"
 
 
+def test_several_seeds(searched, tmp_path, tiny):
+    once, twice = (make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, seeds) for seeds in (1, 2))
+    assert twice.seconds == pytest.approx(2 * once.seconds)
+    assert "on 3 folds with 2 seeds for 4 epochs: 12 networks" in twice.words()
+    train_all(refits(once, searched), searched, tiny, 3)
+    assert make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, 2).seconds == pytest.approx(once.seconds), "half is done"
+    train_all(refits(twice, searched), searched, tiny, 3)
+    assert len({(t["config"]["seed"], t["config"]["fold"]) for t in read(searched.path)[0] if t["refits"] == 2}) == 6
+    members = out_of_fold(tmp_path, tiny)
+    assert sorted(m.name for m in members) == ["0", "0 seed 1", "2", "2 seed 1"]
+    assert len({network.number for member in members for network in member.networks}) == 12
+
+
 def test_only_what_is_missing_is_trained(searched, tmp_path, tiny):
     plan = make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None)
     search = refits(plan, searched)
