@@ -23,7 +23,7 @@ class Asha:
     While fewer than eta have reached a rung, there is nobody to compare with and everyone goes on. Lower is better.
     """
 
-    def __init__(self, eta: int = 3):
+    def __init__(self, eta: int = 2):
         self.eta = eta
         self.seen: dict[int, list[float]] = {}  # sorted
 

@@ -38,17 +38,17 @@ CURVES = Path(__file__).with_name("curves.parquet")
 FIGURES = {"loss": "loss, calibrated", "raw": "loss as it is", "error": "error", "views": "loss in other views, calibrated"}
 RUNGS = (0.5, 2.0, 8.0)  # of ASHA here: four times as far each
 STOPPING = {  # rungs, eta, figure
-    "random": (RUNGS[-1:], 3, "a_loss"),
-    "random, asha": (RUNGS, 3, "a_loss"),
-    "eta 2": (RUNGS, 2, "a_loss"),
+    "random": (RUNGS[-1:], 2, "a_loss"),
+    "random, asha": (RUNGS, 2, "a_loss"),
+    "eta 3": (RUNGS, 3, "a_loss"),
     "eta 4": (RUNGS, 4, "a_loss"),
-    "rungs 2 and 8": ((2.0, 8.0), 3, "a_loss"),
-    "rungs 1 and 8": ((1.0, 8.0), 3, "a_loss"),
-    "rungs 0.25, 1, 4 and 8": ((0.25, 1.0, 4.0, 8.0), 3, "a_loss"),
-    "rungs 0.25 to 8, eta 2": (BUDGETS, 2, "a_loss"),
-    "by error": (RUNGS, 3, "a_error"),
-    "by loss as it is": (RUNGS, 3, "a_raw"),
-    "by loss in other views": (RUNGS, 3, "a_views"),
+    "rungs 2 and 8": ((2.0, 8.0), 2, "a_loss"),
+    "rungs 1 and 8": ((1.0, 8.0), 2, "a_loss"),
+    "rungs 0.25, 1, 4 and 8": ((0.25, 1.0, 4.0, 8.0), 2, "a_loss"),
+    "rungs 0.25 to 8": (BUDGETS, 2, "a_loss"),
+    "by error": (RUNGS, 2, "a_error"),
+    "by loss as it is": (RUNGS, 2, "a_raw"),
+    "by loss in other views": (RUNGS, 2, "a_views"),
 }
 WORKERS = 2
 BEST = 4

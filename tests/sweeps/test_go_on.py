@@ -7,7 +7,7 @@ from optuna.trial import TrialState
 
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.record import Record, read, rows
-from sweeps.search.scheduler import Asha
+from sweeps.search.scheduler import Asha, Never
 from sweeps.search.searcher import Search
 from sweeps.search.space import SPACES
 
@@ -27,7 +27,8 @@ def result(config: dict, rung: int) -> dict:
 def begin(path, searcher: str, trials=24, **more) -> Search:
     record = Record(path)
     record.interrupt_all("the sweep was cut off")
-    return Search(SPACES["quick"], record, sampler=SEARCHERS[searcher], scheduler=Asha(), rungs=RUNGS, trials=trials, **more)
+    more = {"scheduler": Asha(), **more}
+    return Search(SPACES["quick"], record, sampler=SEARCHERS[searcher], rungs=RUNGS, trials=trials, **more)
 
 
 def run(search: Search, states: dict[int, int], at_once: int, cut=lambda: None):
@@ -154,13 +155,13 @@ def test_a_lost_network_is_trained_again_and_changes_no_decision(tmp_path):
 def test_an_end_while_something_is_trained_again(tmp_path):
     """It is as it was: what had ended has ended, what had been interrupted is interrupted."""
     path = tmp_path / "record.db"
-    search = begin(path, "random", trials=2)
+    search = begin(path, "random", trials=2, scheduler=Never())
     jobs = [search.ask() for _ in range(2)]
     for job in jobs:
         search.hear(job.number, result(job.config, 0))
     search.hear(jobs[0].number, {"failed": "ValueError: no"})
     search.record.close()
-    search = begin(path, "random", trials=2, again=[0])
+    search = begin(path, "random", trials=2, again=[0], scheduler=Never())
     assert {search.ask().number for _ in range(2)} == {0, 1}
     for job in jobs:
         assert not search.hear(job.number, {**result(job.config, 0), "interrupted": True, "budget": 0.5})
