@@ -225,8 +225,8 @@ def searching(table: pd.DataFrame, repeats: int) -> dict:
     goals = [_best_at(path, most) for path in paths["random"]]
     for way, found in paths.items():
         out["found"][way] = [[_best_at(path, n * simulation.whole / WORKERS) for n in after] for path in found]
-        reached = [next((t for t, error in path if error <= goal), np.inf) for path, goal in zip(found, goals, strict=True)]
-        out["needs"][way] = [r / most for r in reached]
+        reached = [next((t for t, error in path if error <= goal), None) for path, goal in zip(found, goals, strict=True)]
+        out["needs"][way] = [None if r is None else r / most for r in reached]
     return out
 
 
@@ -269,7 +269,7 @@ def report(figures: dict):
     for way, errors in found.items():
         values = 100 * np.array(errors)
         spread = values.std(axis=0, ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.zeros(len(after))
-        needs = np.median(figures["searching"]["needs"][way])
+        needs = np.median([np.inf if share is None else share for share in figures["searching"]["needs"][way]])
         second.add_row(way, *(f"{m:.2f} ± {s:.2f}" for m, s in zip(values.mean(axis=0), spread, strict=True)), f"{needs:.2f}")
     show(second)
 
