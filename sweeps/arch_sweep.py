@@ -32,6 +32,7 @@ WRITTEN = {
     "curves.png": "the learning curves, and who was stopped where",
     "trials/": "the networks worth keeping, with their probabilities",
     "ensemble.json": "members, weights, scores",
+    "predictions.parquet": "what the finalists said of every image",
     "submission.csv": "the predictions",
 }
 MIRRORED = ("ensemble.json", "submission.csv", "curves.png")  # in MLflow too

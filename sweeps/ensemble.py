@@ -4,18 +4,23 @@ python sweeps/ensemble.py 2026-11-22-101500-digits-sample --ensemble weights
 python sweeps/ensemble.py MONDAY TUESDAY --max-latency 2
 """
 
+import json
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from sweeps.choose import kept
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
 from sweeps.flags import results_folder, sweep_folder
 from sweeps.resume import before
 from sweeps.show import summary
 from trainable.datasets import load
+from trainable.datasets.container import Dataset
 from trainable.errors import BadInput, Parser, lookup, positive, run
+
+HOLDS = ("record.db", kept.FILE)  # a sweep, or what was kept of one
 
 
 def main():
@@ -29,28 +34,48 @@ def main():
     if args.ensemble:
         lookup(ENSEMBLES, args.ensemble, "ensemble")
     results = results_folder(args.results)
-    earlier = [before(sweep_folder(name, results)) for name in args.sweeps]
-    first = earlier[0]
-    for other in earlier[1:]:
-        if other.fingerprint != first.fingerprint:
-            names = f"{other.folder.name} and {first.folder.name}"
-            raise BadInput(f"{names} are about different images; combine sweeps of the same data")
-    data = load(first.arguments["dataset"], image_size=first.arguments["image_size"])
-    if data.fingerprint != first.fingerprint:
-        raise BadInput(f"the data of {first.folder.name} have changed; bring them back")
-    out = Path(args.out).resolve() if args.out else _unused(first.folder)
+    folders = [sweep_folder(name, results, *HOLDS) for name in args.sweeps]
+    data = data_of(folders)
+    out = Path(args.out).resolve() if args.out else _unused(folders[0])
     if (out / "ensemble.json").exists():
         raise BadInput(f"--out {out} holds an ensemble already; choose another folder")
     console = Console() if sys.stdout.isatty() else Console(width=120)
     methods = [args.ensemble] if args.ensemble else list(ENSEMBLES)
     try:
-        about = combine([b.folder for b in earlier], data, methods, None, console.print, args.max_latency, out)
+        about = combine(folders, data, methods, None, console.print, args.max_latency, out)
     except OSError as wrong:
         raise BadInput(f"--out {out}: {wrong.strerror}; choose a folder that can be written") from wrong
     if about is None:
-        raise BadInput(f"{', '.join(args.sweeps)} left no network; go on with one: --resume {first.folder.name}")
+        raise BadInput(f"{', '.join(args.sweeps)} left no network; go on with one: --resume {folders[0].name}")
     summary.show_ensemble(console, about)
     console.print(f"\nIn {out}: ensemble.json, submission.csv", markup=False, highlight=False, soft_wrap=True)
+
+
+def data_of(folders: list[Path]) -> Dataset:
+    """What these sweeps were about, all of them; raises BadInput where they were about different images."""
+    asked = [_asked(folder) for folder in folders]
+    dataset, image_size, fingerprint = asked[0]
+    for folder, (*_, other) in zip(folders, asked, strict=True):
+        if other != fingerprint:
+            names = f"{folder.name} and {folders[0].name}"
+            raise BadInput(f"{names} are about different images; combine sweeps of the same data")
+    data = load(dataset, image_size=image_size)
+    if data.fingerprint != fingerprint:
+        raise BadInput(f"the data of {folders[0].name} have changed; bring them back")
+    return data
+
+
+def _asked(folder: Path) -> tuple[str, int | None, str]:
+    """A sweep's dataset, the size of its images, and the data's fingerprint: as its record says, or, where no more was kept of
+    a sweep than what its finalists said, sweep.json."""
+    if (folder / "record.db").exists() or not (folder / kept.FILE).exists():
+        earlier = before(folder)
+        return earlier.arguments["dataset"], earlier.arguments["image_size"], earlier.fingerprint
+    try:
+        about = json.loads((folder / "sweep.json").read_text())
+        return about["arguments"]["dataset"], about["arguments"]["image_size"], about["data"]["fingerprint"]
+    except (OSError, ValueError, KeyError, TypeError) as wrong:
+        raise BadInput(f"{folder} has {kept.FILE} and no sweep.json that says of which data; copy that too") from wrong
 
 
 def _unused(folder: Path) -> Path:

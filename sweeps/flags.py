@@ -52,9 +52,11 @@ def results_folder(given: str | None) -> Path:
     return Path(given or ROOT / "results").resolve()
 
 
-def sweep_folder(given: str, results: Path, holds: str = "record.db") -> Path:
-    """Of a sweep that is named, or pointed at as the folder that `holds` this file; it need not be there."""
-    return Path(given).resolve() if os.path.isfile(f"{given}/{holds}") else results / given
+def sweep_folder(given: str, results: Path, *holds: str) -> Path:
+    """Of a sweep that is named, or pointed at as the folder that `holds` one of these files, record.db unless said; it need
+    not be there."""
+    there = any(os.path.isfile(f"{given}/{name}") for name in holds or ("record.db",))
+    return Path(given).resolve() if there else results / given
 
 
 def seconds(flag: str, text: str) -> float:

@@ -175,7 +175,9 @@ class Sweep:
         self.record.close()
         where = "" if self.args.results == ROOT / "results" else f" RESULTS={self.args.results}"
         steps = [f"make mlflow{where}    # all sweeps, in the browser", *next_steps]
-        summary.next_commands(self.console, self.folder, [f"{name:<16}{what}" for name, what in written.items()], steps)
+        there = {name: what for name, what in written.items() if (self.folder / name).exists()}
+        width = max(map(len, there), default=0) + 2
+        summary.next_commands(self.console, self.folder, [f"{name:<{width}}{what}" for name, what in there.items()], steps)
 
 
 def _new_folder(args: Namespace) -> Path:

@@ -4,12 +4,15 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import ray
 from running import ROOT, bench, check_folder, check_mlflow, count, finish, load_file_of, processes_under, resume, start, wait
@@ -114,6 +117,27 @@ def test_finalists(tmp_path, command, refuses):
     assert not (folder / "ensemble-3").exists()
     assert "holds an ensemble already" in refuses(ensemble.main, "s", *results, "--out", tmp_path / "fast")
     assert "holds no sweep" in refuses(ensemble.main, "nothing", *results)
+
+    # What the finalists said is enough to combine them again.
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    shutil.copy(folder / "predictions.parquet", kept)
+    assert "has predictions.parquet and no sweep.json" in refuses(ensemble.main, kept)
+    shutil.copy(folder / "sweep.json", kept)
+    status, said, _ = command(ensemble.main, kept, "--out", tmp_path / "of-kept")
+    assert status == 0
+    of_kept = json.loads((tmp_path / "of-kept" / "ensemble.json").read_text())
+    assert (of_kept["method"], of_kept["judged_on"]) == (about["method"], about["judged_on"])
+    assert of_kept["judged"]["loss"] == pytest.approx(about["judged"]["loss"], rel=1e-3), "its numbers have three digits"
+    assert of_kept["ms_per_image"] == about["ms_per_image"]
+    lines, kept_lines = ((of / "submission.csv").read_text().splitlines() for of in (folder, tmp_path / "of-kept"))
+    assert sum(a != b for a, b in zip(lines, kept_lines, strict=True)) < 10
+    status, said, _ = command(ensemble.main, kept, folder, "--out", tmp_path / "both")
+    assert status == 0
+    both = pd.read_parquet(tmp_path / "both" / "predictions.parquet")
+    assert both["member"].nunique() == 2 * pd.read_parquet(kept / "predictions.parquet")["member"].nunique() == 8
+    assert both.groupby(["member", "split"]).size().unique().tolist() == [10_000, 2000]
+    assert np.exp(both.filter(like="logp_").astype(float)).sum(axis=1).to_numpy() == pytest.approx(np.ones(len(both)), abs=0.01)
 
     # New images are predicted by what was chosen.
     for of in (folder, tmp_path / "fast"):

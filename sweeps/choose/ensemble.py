@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sweeps.choose import kept
 from sweeps.choose.cascade import cascade
 from sweeps.choose.combine import Judged, by_size, choose, combined
 from sweeps.choose.cost import latencies
@@ -15,6 +16,7 @@ from sweeps.choose.scored import as_score, score
 from trainable import files, scores
 from trainable.datasets.container import Dataset, all_labels
 from trainable.errors import BadInput
+from trainable.ray_trial import in_view
 from trainable.submission import write_submission
 
 SIZES = 8  # members of the largest ensemble in the table of sizes
@@ -51,7 +53,7 @@ def combine(
     if not members:
         return None
     times = timed(members, places, warn)
-    one = [times[m.networks[0].number, m.networks[0].folder.parent] for m in members]
+    one = [times[m.networks[0].digest] for m in members]
     probs = np.stack([m.val for m in members])
     judged, methods_judged, one_each = _choose(probs, labels, methods, members, one, max_latency)
     chosen = [i for i in range(len(members)) if judged.weights[i] > 0]
@@ -89,6 +91,8 @@ def combine(
         "cascade": _cascade(members, out_of, labels, one, ms, to) if len(chosen) > 1 else None,
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
+    if split == kept.JUDGED:
+        kept.write(to, members, splits, one)
     write_submission(to / "submission.csv", data, splits[about["submission"]], answers[about["submission"]])
     files.write_json(to / "ensemble.json", about)
     return about
@@ -96,22 +100,26 @@ def combine(
 
 def candidates(folders: Sequence[Path], data: Dataset) -> tuple[list[Member], np.ndarray, str]:
     """The members to choose from, lowest cross-entropy first; the labels of the images that judge them, and their name."""
-    members = [member for folder in folders for member in out_of_fold(folder, data)]
-    labels, split = (all_labels(data).train.labels, "out of fold") if members else (data.val.labels, "val")
+    whole = [folder for folder in folders if (folder / "record.db").exists()]
+    members = [member for folder in whole for member in out_of_fold(folder, data)]
+    members += [member for folder in folders if folder not in whole for member in kept.read(folder)]
+    labels, split = (all_labels(data).train.labels, kept.JUDGED) if members else (data.val.labels, "val")
     if not members:
-        members = [member for folder in folders for member in find(folder)]
+        members = [member for folder in whole for member in find(folder)]
     return sorted(members, key=lambda member: member.metrics["val_loss"]), labels, split
 
 
-def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[tuple, float]:
-    """Milliseconds an image in batches of 128 of each member's first network, by its number and folder.
+def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[str, float]:
+    """Milliseconds an image in batches of 128 of each member's first network, by its digest.
 
     What was timed before is kept in the sweep's folder. A network that cannot be timed counts as one that takes for ever.
     """
-    out = {}
+    firsts = [member.networks[0] for member in members]
+    out = {network.digest: network.ms for network in firsts if isinstance(network, kept.Said)}
     by_folder: dict[Path, list[Network]] = {}
-    for member in members:
-        by_folder.setdefault(member.networks[0].folder.parent, []).append(member.networks[0])
+    for network in firsts:
+        if network.digest not in out:
+            by_folder.setdefault(network.folder.parent, []).append(network)
     for where, networks in by_folder.items():
         path = where.parent / TIMES
         try:
@@ -123,7 +131,7 @@ def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[tu
         known |= {key[n.number]: measured for n, measured in zip(new, latencies(new, places, warn, TIMING), strict=True)}
         if new:
             files.write_json(path, known)
-        out |= {(n.number, where): known[key[n.number]].get("ms_128", np.inf) / 128 for n in networks}
+        out |= {n.digest: known[key[n.number]].get("ms_128", np.inf) / 128 for n in networks}
     return out
 
 
@@ -142,7 +150,8 @@ def _choose(probs, labels, methods, members, one, max_latency) -> tuple[Judged, 
 
 def _predictions(members: list[tuple[Member, Sequence[Network]]], splits, places) -> list[dict[str, np.ndarray]]:
     """What each member says of each split: the mean of those of its networks."""
-    predict_all([network for _, networks in members for network in networks], splits, places)
+    asked = [(network, in_view(name, member.view)) for member, networks in members for network in networks for name in splits]
+    predict_all([network for network, what in asked if what not in network.probs], splits, places)
     return [
         {name: np.mean([member.said(network, name) for network in networks], axis=0) for name in splits}
         for member, networks in members

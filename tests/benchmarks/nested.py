@@ -1,6 +1,6 @@
 """Is the error that a sweep shows for its ensemble honest? And what does each part of it bring?
 
-    python tests/benchmarks/nested.py SWEEP [--splits 10] [--json FILE]
+    python tests/benchmarks/nested.py SWEEP... [--splits 10] [--json FILE]
 
 From the stored probabilities of a sweep with finalists; nothing is trained. In each split a random fifth of the labelled images
 is put aside before anything is chosen. On the rest the ensemble is chosen and judged as a sweep does it (`choose`: each method
@@ -17,10 +17,10 @@ from common import about, show, table_of
 
 from sweeps.choose.combine import ENSEMBLES, choose, combined, judge
 from sweeps.choose.ensemble import candidates
+from sweeps.choose.kept import JUDGED
+from sweeps.ensemble import HOLDS, data_of
 from sweeps.flags import results_folder, sweep_folder
-from sweeps.resume import before
 from trainable import scores
-from trainable.datasets import load
 from trainable.errors import BadInput, Parser, positive, run
 
 
@@ -58,19 +58,24 @@ def parts(members: list, probs: np.ndarray, labels: np.ndarray) -> list[dict]:
 
 def main():
     p = Parser(prog="nested.py", description=__doc__.split("\n")[0])
-    p.add_argument("sweep", help="its name under --results, or its folder")
+    p.add_argument("sweeps", nargs="+", metavar="SWEEP", help="names under --results, or folders")
     p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
     p.add_argument("--splits", type=positive(int), default=10)
     p.add_argument("--json", metavar="FILE", help="write the figures there too")
     args = p.parse_args()
-    earlier = before(sweep_folder(args.sweep, results_folder(args.results)))
-    data = load(earlier.arguments["dataset"], image_size=earlier.arguments["image_size"])
-    members, labels, split = candidates([earlier.folder], data)
-    if split != "out of fold":
-        raise BadInput(f"{earlier.folder.name} has no finalists; take a sweep that has")
+    results = results_folder(args.results)
+    folders = [sweep_folder(name, results, *HOLDS) for name in args.sweeps]
+    members, labels, split = candidates(folders, data_of(folders))
+    if split != JUDGED:
+        raise BadInput(f"{folders[0].name} has no finalists; take a sweep that has")
     probs = np.stack([member.val for member in members])
     splits = [split_once(probs, labels, seed) for seed in range(args.splits)]
-    figures = {**about(), "sweep": earlier.folder.name, "images": len(labels), "members": [m.name for m in members]}
+    figures = {
+        **about(),
+        "sweeps": [folder.name for folder in folders],
+        "images": len(labels),
+        "members": [m.name for m in members],
+    }
     figures |= {"splits": splits, "parts": parts(members, probs, labels)}
     report(figures)
     if args.json:
