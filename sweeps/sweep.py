@@ -101,9 +101,9 @@ class Sweep:
         self.tracker = Tracker(
             mlflow, artifacts, self.args.dataset, self.folder.name, _flat(self.about), self.say, past if self.earlier else None
         )
-        self.progress = Progress(self.console, places.slots, ending.seconds_left, ending.is_over, trials, past, record.t)
+        self.progress = Progress(self.console, lambda: places.mean, ending.seconds_left, ending.is_over, trials, past, record.t)
         record.listeners = (self.progress, self.tracker)
-        self.record, self.slots = record, places.slots
+        self.record, self.places = record, places
         with self.progress:
             yield record
         self.tables()
@@ -158,7 +158,7 @@ class Sweep:
 
     def end(self) -> float:
         """Write into sweep.json how it ended. Returns the share of the places' time that was spent training."""
-        busy = views.busy(self.trials, self.slots)
+        busy = views.busy(self.trials, self.places.mean)
         self.about["ended"] = {"seconds": round(self.record.t, 1), "trials": len(self.trials), "cores_busy": busy}
         self.write_about()
         return busy

@@ -2,12 +2,14 @@
 
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from pathlib import Path
 
 import ray
 import torch
+import yaml
 
 from trainable import engine
 from trainable.config import TrialConfig
@@ -15,17 +17,73 @@ from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
 from trainable.footprint import Footprint, footprint, share
 
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()  # where `ray up` leaves its configuration on the head
 GPU_SHARE = 0.25  # of a GPU, for a trial, where nothing was measured
 
 
-@dataclass(frozen=True)
 class Places:
-    """Where trials run: `slots` at a time, each with so many processors and so much of a GPU."""
+    """Where trials run, each with so many processors and so much of a GPU. How many run at a time follows the machines.
 
-    slots: int
-    cpus: int
-    gpus: float
-    words: str  # what they are, for people
+    Args:
+        machines: the resources of those that are there now.
+        grow: the resources of those that an autoscaler would add for trials that wait.
+        concurrent: trials at a time at most.
+
+    Raises:
+        BadInput: a trial asks for more than any machine has or will have.
+    """
+
+    def __init__(
+        self,
+        machines: Callable[[], list[dict]],
+        cpus: int,
+        gpus: float | None,
+        concurrent: int | None,
+        grow: Sequence[dict] = (),
+    ):
+        self.machines, self.grow, self.cpus, self.concurrent = machines, list(grow), cpus, concurrent
+        nodes = [*machines(), *self.grow]
+        most_cpus = max(int(node.get("CPU", 0)) for node in nodes)
+        most_gpus = max(node.get("GPU", 0) for node in nodes)
+        self.gpus = (GPU_SHARE if most_gpus else 0) if gpus is None else gpus
+        if cpus > most_cpus:
+            raise BadInput(f"--cpus-per-trial {cpus}: the largest machine has {most_cpus}; give at most that")
+        if self.gpus > most_gpus:
+            raise BadInput(f"--gpus-per-trial {self.gpus:g}: the largest machine has {most_gpus:g}; give at most that")
+        self._began = self._looked = time.monotonic()
+        self._room = 0.0  # so many trials for so many seconds
+        self.here = 0
+        self.look()
+        if not self.slots:
+            raise BadInput(f"no machine has {cpus} processors and {self.gpus:g} GPUs at once; ask for less a trial")
+
+    def look(self) -> bool:
+        """Count again; whether there are more or fewer than at the last look.
+
+        `slots` is how many trials to ask for at a time, `here` for how many of them there is room now.
+        """
+        nodes = self.machines()
+        here = sum(_fit(node, self.cpus, self.gpus) for node in nodes)
+        most = max(here, sum(_fit(node, self.cpus, self.gpus) for node in self.grow))
+        now, before = time.monotonic(), self.here
+        self._room += (now - self._looked) * before
+        self._looked = now
+        self.slots, self.here = (min(count, self.concurrent or count) for count in (most, here))
+        return before != self.here
+
+    @property
+    def mean(self) -> float:
+        """For how many trials there was room, on average over the time."""
+        total = self._looked - self._began
+        return self._room / total if total else float(self.here)
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        what = (
+            f"{sum(node.get('GPU', 0) for node in self.machines()):g} GPUs" if self.gpus else f"{self.here * self.cpus} CPU cores"
+        )
+        return what if self.here == self.slots else f"{what}, and room for {self.slots} when all machines are there"
 
     @property
     def device(self) -> str | None:
@@ -52,7 +110,7 @@ def cluster(
         _listens(address)
     else:
         here = [{"CPU": engine.cores(), "GPU": torch.cuda.device_count()}]
-        _places(here, cpus, gpus, concurrent)  # complain before Ray's ten seconds
+        Places(lambda: here, cpus, gpus, concurrent)  # complain before Ray's ten seconds
     try:
         ray.init(
             address=address or "local",
@@ -67,10 +125,10 @@ def cluster(
         ) from wrong
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is in the record, and said in one line
     try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        if gpus is None and any(node.get("GPU", 0) >= 1 for node in nodes):
+        grow = autoscaled(BOOTSTRAP) if address else []
+        if gpus is None and any(node.get("GPU", 0) >= 1 for node in [*machines(), *grow]):
             gpus = measure()
-        yield _places(nodes, cpus, gpus, concurrent)
+        yield Places(machines, cpus, gpus, concurrent, grow)
     finally:
         ray.shutdown()
 
@@ -110,20 +168,21 @@ def _listens(address: str):
         raise BadInput(f"no Ray cluster answers at {address!r} ({wrong}); give HOST:PORT of its head, or auto") from wrong
 
 
-def _places(nodes: list[dict], cpus: int, gpus: float | None, concurrent: int | None) -> Places:
-    most_cpus = max(int(node.get("CPU", 0)) for node in nodes)
-    most_gpus = max(node.get("GPU", 0) for node in nodes)
-    if gpus is None:
-        gpus = GPU_SHARE if most_gpus else 0
-    if cpus > most_cpus:
-        raise BadInput(f"--cpus-per-trial {cpus}: the largest machine has {most_cpus}; give at most that")
-    if gpus > most_gpus:
-        raise BadInput(f"--gpus-per-trial {gpus:g}: the largest machine has {most_gpus:g}; give at most that")
-    slots = sum(_fit(node, cpus, gpus) for node in nodes)
-    if not slots:
-        raise BadInput(f"no machine has {cpus} processors and {gpus:g} GPUs at once; ask for less a trial")
-    words = f"{sum(node.get('GPU', 0) for node in nodes):g} GPUs" if gpus else f"{slots * cpus} CPU cores"
-    return Places(min(slots, concurrent or slots), cpus, gpus, words)
+def machines() -> list[dict]:
+    """The resources of every machine of the cluster that is alive."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def autoscaled(config: Path) -> list[dict]:
+    """The resources of the machines that `ray up` may start, from the configuration that it leaves on the head; none where
+    there is no such file, as on any machine but a head."""
+    try:
+        about = yaml.safe_load(config.read_text())
+        kinds = [(kind.get("resources", {}), kind.get("max_workers", 0)) for kind in about["available_node_types"].values()]
+        most = int(about.get("max_workers", sum(count for _, count in kinds)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return []
+    return [resources for resources, count in kinds for _ in range(int(count))][:most]
 
 
 def _fit(node: dict, cpus: int, gpus: float) -> int:

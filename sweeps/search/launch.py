@@ -3,6 +3,7 @@
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -61,9 +62,11 @@ class Ending:
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
     @contextmanager
-    def watching(self, keeper, tell: Callable[[dict], None], warn: Callable[[str], None], silence: float) -> Iterator[None]:
-        """Listen to signals, and look after the trials once a second: tell the keeper when the search is over, pass on
-        their beats, say that the disk is full, end those that hang."""
+    def watching(
+        self, keeper, places: Places, tell: Callable[[dict], None], warn: Callable[[str], None], silence: float
+    ) -> Iterator[None]:
+        """Listen to signals, and look after machines and trials once a second: count the places, tell the keeper when the
+        search is over, pass on the trials' beats, say that the disk is full, end those that hang."""
 
         def heard(number, frame):
             if self.asked.is_set():
@@ -82,6 +85,8 @@ class Ending:
                     self.asked.set()
                     os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread wherever it waits
                     return
+                if places.look():
+                    warn(f"Machines have come or gone: room for {places.here} trials at a time.")
                 try:
                     beats, wrong, late = ray.get(keeper.latest.remote(silence), timeout=10)
                 except ray.exceptions.RayError:
@@ -143,20 +148,20 @@ def run_search(
             keeper.forget.remote(event["number"])
 
     search.record.listeners = (*search.record.listeners, forget)
-    searcher = TuneSearcher(search)
-    whole = largest_machine()
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # our searcher says how many; Tune would ask for one at a time
+    searcher = TuneSearcher(search, places)
     shared = {"data": data, "keeper": keeper, "rungs": search.rungs, "threads": places.cpus}
+    each = {"CPU": places.cpus, "GPU": places.gpus}
     shared |= {"device": places.device, "views": views, "teachers": teachers}
     tuner = tune.Tuner(
         tune.with_resources(
             tune.with_parameters(trainable, **shared),
-            lambda config: tune.PlacementGroupFactory([whole if config["alone"] else {"CPU": places.cpus, "GPU": places.gpus}]),
+            lambda config: tune.PlacementGroupFactory([largest_machine() if config["alone"] else each]),
         ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=TuneScheduler(search),
             num_samples=-1,  # the search says when there are no more
-            max_concurrent_trials=places.slots,  # without it, one trial at a time is asked for
             reuse_actors=True,  # a new process for each trial costs seconds
             trial_name_creator=_name,
             trial_dirname_creator=_name,
@@ -169,7 +174,7 @@ def run_search(
         ),
     )
     try:
-        with ending.watching(keeper, tell, warn, silence):
+        with ending.watching(keeper, places, tell, warn, silence):
             tuner.fit()
     except KeyboardInterrupt:
         if not ending.overdue:
@@ -207,14 +212,16 @@ def _unused(folder: Path, name: str) -> str:
 
 
 class TuneSearcher(tune.search.Searcher):
-    """Lets Tune ask a Search."""
+    """Lets Tune ask a Search, for as many trials at a time as there are places."""
 
-    def __init__(self, search: Search):
+    def __init__(self, search: Search, places: Places):
         super().__init__()
-        self.search = search
+        self.search, self.places = search, places
         self.broken: BadInput | None = None
 
     def suggest(self, trial_id: str) -> dict | str:
+        if self.search.active >= self.places.slots:
+            return None
         try:
             job = self.search.ask()
         except BadInput as wrong:  # raised by `run_search`: Tune would wrap it

@@ -74,3 +74,14 @@ def merit(trial: FrozenTrial) -> tuple:
         return 0, 0, trial.value
     step, value = max(trial.intermediate_values.items(), default=(-1, 0.0))
     return 1, -step, value
+
+
+def study_state(state: str, values: list[float]) -> tuple[TrialState, list[float] | None]:
+    """How a trial's end is told to the study: its state, and its value.
+
+    A stopped trial keeps its values by rung, so the sampler compares like with like; one that never reported has
+    nothing to compare.
+    """
+    if state == "complete":
+        return TrialState.COMPLETE, values[-1:]
+    return (TrialState.PRUNED if values and state != "failed" else TrialState.FAIL), None

@@ -21,6 +21,7 @@ class Progress:
     """A listener of the record, used as a context manager while the search runs.
 
     Args:
+        room: for how many trials there was, on average.
         seconds_left: until the deadline; None where there is none.
         is_over: whether the search is ending.
         trials: how many are wanted; None: as many as there is time for.
@@ -31,14 +32,14 @@ class Progress:
     def __init__(
         self,
         console: Console,
-        slots: int,
+        room: Callable[[], float],
         seconds_left: Callable,
         is_over: Callable,
         trials: int | None,
         past: tuple[list[dict], list[dict]] = ((), ()),
         spent: float = 0.0,
     ):
-        self.console, self.slots, self.seconds_left, self.is_over, self.trials = console, slots, seconds_left, is_over, trials
+        self.console, self.room, self.seconds_left, self.is_over, self.trials = console, room, seconds_left, is_over, trials
         self.began = time.monotonic() - spent
         self.span = seconds_left()
         self.states: dict[int, str] = {}
@@ -144,7 +145,7 @@ class Progress:
         train, evaluate = (sum(beat[i] for beat in self.beats.values()) for i in (1, 2))
         if not self.heard or not train:
             return "starting the trials"
-        spent = max(self.slots * (self.heard - self.first), train + evaluate)
+        spent = max(self.room() * (self.heard - self.first), train + evaluate)
         rest = 1 - (train + evaluate) / spent
         return f"training {train / spent:.0%}, evaluating {evaluate / spent:.0%}, else {rest:.0%}"
 

@@ -12,7 +12,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
 
 from sweeps.search.draw import distributions_of, draw_config, seed_of
-from sweeps.search.memory import Memory
+from sweeps.search.memory import Memory, study_state
 from sweeps.search.record import Record, read, rows
 from sweeps.search.space import Space
 
@@ -99,7 +99,7 @@ class Search:
         self.elsewhere = len(told)  # trials of another sweep come first in the study
         for trial in told:
             values = {int(rung): value for rung, value in trial["values"].items()}
-            self._add(trial, *_study_state(trial["state"], [value for _, value in sorted(values.items())]), values)
+            self._add(trial, *study_state(trial["state"], [value for _, value in sorted(values.items())]), values)
         self._go_on(set(again))
         for point in start[self.started :]:
             self.study.enqueue_trial(point)
@@ -131,7 +131,12 @@ class Search:
     def finished(self) -> bool:
         """Whether nothing runs, and nothing more will be started."""
         over = self.is_over() or not (self._waiting or self._wants_more())
-        return over and all(n in self._waiting for n in self._running)
+        return over and not self.active
+
+    @property
+    def active(self) -> int:
+        """How many trials run."""
+        return len(self._running) - len(self._waiting)
 
     def _wants_more(self) -> bool:
         return (self.trials is None or self.started < self.trials) and self.failures < HOPELESS
@@ -248,7 +253,7 @@ class Search:
         for rung, value in more.items():
             self.memory.set_trial_intermediate_value(self._id(number), rung, value)
         values = [metrics[self.metric] for _, metrics in sorted(trial.known.items())] + list(more.values())
-        self.memory.set_trial_state_values(self._id(number), *_study_state(state, values))
+        self.memory.set_trial_state_values(self._id(number), *study_state(state, values))
         return False
 
     def _id(self, number: int) -> int:
@@ -281,20 +286,9 @@ class Search:
             values = {rung: metrics[self.metric] for rung, metrics in sorted(mine.items())}
             ended = state not in ("running", "interrupted")
             self.failures = self.failures + 1 if state == "failed" else 0 if ended else self.failures
-            told, value = _study_state(state, list(values.values())) if ended else (TrialState.RUNNING, None)
+            told, value = study_state(state, list(values.values())) if ended else (TrialState.RUNNING, None)
             self._add(trial, told, value, values)
             if not ended or number in again:
                 ending = (state, trial["reason"]) if ended else None
                 self._running[number] = _Running(trial["config"], mine, ending=ending)
                 self._restart(number, "its network is lost or damaged" if ended else "the sweep is resumed")
-
-
-def _study_state(state: str, values: list[float]) -> tuple[TrialState, list[float] | None]:
-    """How a trial's end is told to the study: its state, and its value.
-
-    A stopped trial keeps its values by rung, so the sampler compares like with like; one that never reported has
-    nothing to compare.
-    """
-    if state == "complete":
-        return TrialState.COMPLETE, values[-1:]
-    return (TrialState.PRUNED if values and state != "failed" else TrialState.FAIL), None

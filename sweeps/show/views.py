@@ -63,7 +63,7 @@ def write_parquet(path: Path, table: pd.DataFrame):
     files.write(path, buffer.getvalue())
 
 
-def busy(trials: pd.DataFrame, slots: int) -> float:
+def busy(trials: pd.DataFrame, slots: float) -> float:
     """The share of the places' time, from the first trial's start to the last one's end, spent in training and
     evaluation steps; 0 without trials."""
     if trials.empty:

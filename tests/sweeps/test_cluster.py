@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from sweeps.search.cluster import GPU_SHARE, _footprints, _places
+from sweeps.search import cluster as cluster_module
+from sweeps.search.cluster import GPU_SHARE, Places, _footprints, autoscaled
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
 
@@ -27,7 +28,7 @@ MIXED = [{"CPU": 2.0}, {"CPU": 16.0, "GPU": 1.0}, {"CPU": 16.0, "GPU": 2.0}]
     ],
 )
 def test_slots(nodes, cpus, gpus, concurrent, slots):
-    places = _places(nodes, cpus, gpus, concurrent)
+    places = Places(lambda: nodes, cpus, gpus, concurrent)
     assert places.slots == slots
     assert places.gpus == (gpus if gpus is not None else (GPU_SHARE if nodes is MIXED else 0))
     assert (places.device == "cpu") == (places.gpus == 0), "without a share, no GPU is touched"
@@ -44,7 +45,53 @@ def test_slots(nodes, cpus, gpus, concurrent, slots):
 )
 def test_too_much(nodes, cpus, gpus, says):
     with pytest.raises(BadInput, match=says):
-        _places(nodes, cpus, gpus, None)
+        Places(lambda: nodes, cpus, gpus, None)
+
+
+def test_places_follow_the_machines(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(cluster_module.time, "monotonic", lambda: now)
+    nodes = [{"CPU": 2.0}]
+    places = Places(lambda: nodes, 1, None, None)
+    assert (places.slots, places.here, places.mean, places.words) == (2, 2, 2, "2 CPU cores")
+    assert not places.look()
+    now = 10.0
+    nodes.append({"CPU": 4.0})
+    assert places.look()
+    assert (places.slots, places.mean) == (6, 2)
+    now = 20.0
+    nodes.clear()
+    assert places.look()
+    assert (places.slots, places.here, places.mean) == (0, 0, 4)
+    now = 40.0
+    nodes.append({"CPU": 1.0})
+    assert places.look()
+    assert (places.slots, places.mean) == (1, 2)
+
+
+def test_an_autoscaler_is_asked_for_all_that_it_may_start():
+    grow = [{"CPU": 8.0, "GPU": 1.0}] * 3
+    places = Places(lambda: [{"CPU": 0.0}], 1, None, None, grow)
+    assert (places.slots, places.here, places.gpus) == (12, 0, GPU_SHARE)
+    assert places.words == "0 GPUs, and room for 12 when all machines are there"
+    assert Places(lambda: [{"CPU": 0.0}], 1, None, 5, grow).slots == 5
+    assert Places(lambda: [{"CPU": 2.0}, *grow, *grow], 1, 1, None, grow).slots == 6, "what is there counts, if it is more"
+
+
+def test_what_an_autoscaler_may_start(tmp_path):
+    config = tmp_path / "ray_bootstrap_config.yaml"
+    assert autoscaled(config) == []
+    config.write_text("""
+max_workers: 3
+available_node_types:
+    head: {resources: {CPU: 0}, max_workers: 0}
+    gpu: {resources: {CPU: 8, GPU: 1}, max_workers: 2}
+    large: {resources: {CPU: 32, GPU: 4}, max_workers: 2}
+""")
+    assert autoscaled(config) == [{"CPU": 8, "GPU": 1}] * 2 + [{"CPU": 32, "GPU": 4}]
+    for broken in ("", "[", "available_node_types: 3", "available_node_types: {a: {max_workers: many}}"):
+        config.write_text(broken)
+        assert autoscaled(config) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -53,7 +53,7 @@ def test_busy():
 
 
 def progress_on(console: Console, tmp_path, trials=None) -> Progress:
-    progress = Progress(console, 2, lambda: 90.0, lambda: False, trials)
+    progress = Progress(console, lambda: 2, lambda: 90.0, lambda: False, trials)
     with progress:
         play(Record(tmp_path / "record.db", (progress,)))
     return progress
@@ -88,7 +88,7 @@ def test_display_in_a_terminal(tmp_path):
 
 
 def test_a_running_trial_is_shown(tmp_path):
-    progress = Progress(Console(file=io.StringIO()), 1, lambda: None, lambda: False, None)
+    progress = Progress(Console(file=io.StringIO()), lambda: 1, lambda: None, lambda: False, None)
     assert progress.line().startswith("no result yet")
     record = Record(tmp_path / "record.db", (progress,))
     record.trial_started(0, CONFIG, {}, {})
