@@ -106,21 +106,27 @@ def make_plan(
     options = list(product(epochs, cuts))
     begun = {(budget, some) for _, budget, some, *_ in done}
     options = [(budget, some) for budget, some in options if (round(budget, 6), some) in begun] or options
-    plans = []
+    most = np.inf if seconds is None else SLACK * seconds
+    plans, alone = [], []
     for budget, some in options:
         images = (len(data.train) + len(data.val)) * (some - 1) / some / len(data.train)
-        an_epoch = [images * (m.metrics["train_s"] + m.metrics["eval_s"]) / m.metrics["budget"] for m in taken]
-        finalists = [Finalist(m.trial, m.arch, configs[m.trial], s) for m, s in zip(taken, an_epoch, strict=True)]
-        plans += [_timed(Plan(tuple(finalists[: k + 1]), some, budget, 0.0, seeds), done, slots) for k in range(len(finalists))]
+        plan = Plan((), some, budget, 0.0, seeds)
+        for member in taken:
+            an_epoch = images * (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
+            next_one = Finalist(member.trial, member.arch, configs[member.trial], an_epoch)
+            alone.append(_timed(replace(plan, finalists=(next_one,)), done, slots))
+            longer = _timed(replace(plan, finalists=(*plan.finalists, next_one)), done, slots)
+            plan = longer if longer.seconds <= most else plan
+        plans += [plan] if plan.finalists else []
+    if not plans:
+        least = min(alone, key=lambda plan: plan.seconds)
+        why = f"one alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
+        return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
     if seconds is None:
-        return plans[len(taken) - 1]
-    enough, least = min(ENOUGH, len(taken)), options[0][0]
-    fitting = [p for p in plans if p.seconds <= SLACK * seconds and (p.epochs == least or len(p.finalists) >= enough)]
-    if fitting:
-        return max(fitting, key=lambda plan: (plan.epochs, plan.trained))
-    least = min(plans, key=lambda plan: plan.seconds)
-    why = f"the best alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
-    return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
+        return plans[0]
+    enough, short = min(ENOUGH, len(taken)), options[0][0]
+    plans = [plan for plan in plans if plan.epochs == short or len(plan.finalists) >= enough] or plans
+    return max(plans, key=lambda plan: (plan.epochs, plan.trained))
 
 
 def _timed(plan: Plan, done: set[tuple], slots: int) -> Plan:

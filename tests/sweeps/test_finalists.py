@@ -87,7 +87,7 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny):
     assert len(plan(seconds=need + 1, slots=4).finalists) == 4
     none = plan(seconds=10.0)
     assert none.finalists == ()
-    assert "the best alone would need 0.4 minutes for 5 folds of 4 epochs, and 0.2 are left" in none.words()
+    assert "one alone would need 0.4 minutes for 5 folds of 4 epochs, and 0.2 are left" in none.words()
     assert "none were asked for" in plan(count=0).words()
     assert "for 3 folds of 4 epochs" in plan(seconds=1.0, folds=None).words()
     assert plan(folds=None).folds == 5
@@ -115,6 +115,15 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny):
     jobs = plan(count=1).jobs
     assert [config["fold"] for _, config in jobs] == [0, 1, 2, 3, 4]
     assert {(of, config["folds"], config["seed"]) for of, config in jobs} == {(0, 5, 0)}
+
+
+def test_who_takes_too_long_makes_way(searched, tmp_path, tiny, monkeypatch):
+    def slow(members, *rest):
+        return [replace(m, metrics={**m.metrics, "train_s": 800.0 if m.trial == 2 else 8.0}) for m in pick(members, *rest)]
+
+    monkeypatch.setattr(finalists, "pick", slow)
+    assert [f.trial for f in make_plan(tmp_path, tiny, 3, 5, [4.0], 2, None).finalists] == [0, 2, 1]
+    assert [f.trial for f in make_plan(tmp_path, tiny, 3, 5, [4.0], 2, 100.0).finalists] == [0, 1]
 
 
 def refits(plan, record):
