@@ -152,3 +152,13 @@ def test_ablation(tmp_path):
         assert row["against_base"] == pytest.approx(difference)
         assert 0 < row["together"] < figures["images"]
     assert sum(rows["half as long"]["seconds"]) < sum(base["seconds"])
+
+
+@pytest.mark.full
+def test_recorded(tmp_path):
+    figures = bench("recorded.py", "--repeats", "2", to=tmp_path / "figures.json")
+    assert figures["configurations"] >= 200
+    last = next(r for r in figures["ranking"] if (r["budget"], r["figure"], r["sets"]) == (8.0, "loss", "one set"))
+    assert last["rank"] > 0.9, "what is measured on the same network at the end"
+    found = figures["searching"]["found"]
+    assert all(len(runs) == 2 and all(0.005 < error <= 0.9 for run in runs for error in run) for runs in found.values())

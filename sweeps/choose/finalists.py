@@ -1,9 +1,9 @@
 """Finalists: the best configurations of a search, trained again on folds, so that every labelled image is judged by a
 network that has not seen it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ class Finalist:
     trial: int  # of the search, whose configuration it is
     arch: str
     config: dict  # flat, without a fold
-    an_epoch: float  # seconds of a network on one place, as the search measured it
+    an_epoch: float  # seconds for all labelled images, on one place, as the search measured it
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,11 @@ class Plan:
     @property
     def trained(self) -> float:
         """Seconds of training, all networks' together."""
-        return sum(finalist.an_epoch * self.epochs * self.folds * self.seeds for finalist in self.finalists)
+        return sum(self.network(finalist) * self.folds * self.seeds for finalist in self.finalists)
+
+    def network(self, finalist: Finalist) -> float:
+        """Seconds of one network."""
+        return finalist.an_epoch * self.epochs * (self.folds - 1) / self.folds
 
     @property
     def jobs(self) -> list[tuple[int, dict]]:
@@ -82,14 +86,16 @@ def make_plan(
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
-    In full or not at all: trained for half the epochs they are worth less than what the search has (LOG.md).
+    Those whose networks of the search have the lowest cross-entropy together, of all choices that are done in time; as long
+    as that lets the best ENOUGH take part, trained longer than in the search; on the number of folds with which most is
+    trained; then whoever else there is time for. Never for fewer epochs: half of them are worth less than what the search
+    has (LOG.md).
 
     Args:
         folder: of a sweep that has been searched.
         count: of finalists at most; None: as many as there is time for, MOST at most.
-        folds: None: those that were begun, else those of FOLDS with which most is trained in the time: a number of networks
-            that leaves some places idle in the end is worth less, and so are few folds, which have less to learn from.
-        epochs: that each network may be trained for, the least first; more only where ENOUGH finalists are done in time.
+        folds: None: those that were begun, else one of FOLDS.
+        epochs: that each network may be trained for, the least first.
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
         seeds: with how many each is trained on every fold.
@@ -106,32 +112,48 @@ def make_plan(
     options = list(product(epochs, cuts))
     begun = {(budget, some) for _, budget, some, *_ in done}
     options = [(budget, some) for budget, some in options if (round(budget, 6), some) in begun] or options
-    most = np.inf if seconds is None else SLACK * seconds
-    plans, alone = [], []
-    for budget, some in options:
-        images = (len(data.train) + len(data.val)) * (some - 1) / some / len(data.train)
-        plan = Plan((), some, budget, 0.0, seeds)
-        for member in taken:
-            an_epoch = images * (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
-            next_one = Finalist(member.trial, member.arch, configs[member.trial], an_epoch)
-            alone.append(_timed(replace(plan, finalists=(next_one,)), done, slots))
-            longer = _timed(replace(plan, finalists=(*plan.finalists, next_one)), done, slots)
-            plan = longer if longer.seconds <= most else plan
-        plans += [plan] if plan.finalists else []
-    if not plans:
-        least = min(alone, key=lambda plan: plan.seconds)
-        why = f"one alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
-        return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
+    labelled = (len(data.train) + len(data.val)) / len(data.train)
+    finalists = []
+    for member in taken:
+        an_epoch = labelled * (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
+        finalists.append(Finalist(member.trial, member.arch, configs[member.trial], an_epoch))
+
+    def plan(chosen: Iterable[int], budget: float, some: int) -> Plan:
+        return _timed(Plan(tuple(finalists[i] for i in chosen), some, budget, 0.0, seeds), done, slots)
+
     if seconds is None:
-        return plans[0]
-    enough, short = min(ENOUGH, len(taken)), options[0][0]
-    plans = [plan for plan in plans if plan.epochs == short or len(plan.finalists) >= enough] or plans
-    return max(plans, key=lambda plan: (plan.epochs, plan.trained))
+        return plan(range(len(taken)), *options[0])
+    most, short, first = SLACK * seconds, options[0][0], set(range(min(ENOUGH, len(taken))))
+    losses = _together(np.stack([member.val for member in taken]), data.val.labels)
+    order = sorted(losses, key=lambda chosen: (-len(chosen) if count else 0, losses[chosen]))
+    found = []
+    for option in options:
+        wanted = order if option[0] == short else [chosen for chosen in order if first <= set(chosen)]
+        fits = next((chosen for chosen in wanted if plan(chosen, *option).seconds <= most), None)
+        if fits:
+            merit = option[0], len(fits) if count else 0, -losses[fits], plan(fits, *option).trained
+            found.append((merit, fits, option))
+    if found:
+        _, chosen, option = max(found)
+        for i in range(len(taken)):  # the time that is still left
+            more = tuple(sorted({*chosen, i}))
+            chosen = more if plan(more, *option).seconds <= most else chosen
+        return plan(chosen, *option)
+    least = min((plan([i], *option) for i in range(len(taken)) for option in options), key=lambda plan: plan.seconds)
+    why = f"one alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
+    return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
+
+
+def _together(probs: np.ndarray, labels: np.ndarray) -> dict[tuple[int, ...], float]:
+    """The cross-entropy of the mean of every choice of members."""
+    right = np.clip(probs[:, np.arange(len(labels)), labels], 1e-7, 1)
+    every = [chosen for size in range(1, len(right) + 1) for chosen in combinations(range(len(right)), size)]
+    return {chosen: float(-np.log(right[list(chosen)].mean(axis=0)).mean()) for chosen in every}
 
 
 def _timed(plan: Plan, done: set[tuple], slots: int) -> Plan:
     """With the time that its networks will take that are not `done`."""
-    each = {finalist.trial: finalist.an_epoch * plan.epochs for finalist in plan.finalists}
+    each = {finalist.trial: plan.network(finalist) for finalist in plan.finalists}
     todo = [each[of] for of, config in plan.jobs if _key(of, config) not in done]
     return replace(plan, seconds=makespan(todo, slots))
 

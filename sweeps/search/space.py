@@ -8,12 +8,12 @@ from trainable.archs.torchvision_zoo import ZOO
 from trainable.augment import AUGMENTS
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
-# Where every search begins: this recipe on the first architecture of each family with that one's default knobs, and
-# on a second network of the first family. Parameters are named as in `recipe_space`; what is absent is drawn.
+# Where every search begins: this recipe on the first architecture of each family. Parameters are named as in `recipe_space`;
+# what is absent is drawn.
 START = {
     "batch_size": 128,
-    "optimizer": "adamw",
-    "adamw.lr": 4e-3,
+    "optimizer": "muon",
+    "muon.lr": 4e-3,
     "weight_decay": 0.01,
     "lr_schedule": "onecycle",
     "warmup": 0.15,
@@ -22,8 +22,12 @@ START = {
     "average": 0.998,
     **{f"augment.{name}": a.default for name, a in AUGMENTS.items() if a.high},
 }
-STARTS = {"plain": {"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5}}  # the published one takes ten times as long
-SECOND = {"convnet.width": 32, "optimizer": "muon", "muon.lr": 4e-3}
+# Knobs other than the architecture's defaults, and other parameters.
+STARTS = {
+    "convnet": {"convnet.width": 32},
+    "plain": {"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5},  # the published one takes ten times as long
+}
+ADAMW = {"optimizer": "adamw", "adamw.lr": 4e-3}  # of torchvision's networks
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,12 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
     families: dict[str, str] = {}
     for arch in archs:
         families.setdefault(ARCHS[arch].family, arch)
-    begin = [{"arch": arch, **START, **STARTS.get(arch, _knobs(arch))} for arch in families.values()]
-    return Space(draw, (begin[0], {**begin[0], **SECOND}, *begin[1:]))
+    return Space(draw, tuple(_start(arch) for arch in families.values()))
 
 
-def _knobs(arch: str) -> dict:
-    return {f"{arch}.{knob}": value for knob, value in ARCHS[arch].DEFAULTS.items()}
+def _start(arch: str) -> dict:
+    knobs = {f"{arch}.{knob}": value for knob, value in ARCHS[arch].DEFAULTS.items()}
+    return {"arch": arch, **knobs, **START, **STARTS.get(arch, ADAMW if arch in ZOO else {})}
 
 
 def _small_convnet(trial) -> dict:

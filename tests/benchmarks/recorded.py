@@ -29,7 +29,7 @@ from common import about, show, table_of
 from record_curves import BUDGETS, SPACE
 from scipy.stats import spearmanr
 
-from sweeps.search.draw import SEARCHERS, draw_config, seed_of
+from sweeps.search.draw import SEARCHERS, seed_of
 from sweeps.search.memory import Memory
 from sweeps.search.scheduler import Asha
 from trainable.errors import BadInput, Parser, positive, run
@@ -145,11 +145,8 @@ class Nearest:
     """Configurations as points, to find the recorded one next to another: a name as a corner, numbers by their rank."""
 
     def __init__(self, table: pd.DataFrame):
-        self.params = {}
-        for number, rows in table.groupby("config"):
-            flat = {k: v for k, v in rows.iloc[0].items() if not (isinstance(v, float) and np.isnan(v))}
-            self.params[number] = flat
-        self.trials = {number: self._drawn(number) for number in self.params}
+        ends = table[table["budget"] == BUDGETS[-1]].set_index("config")
+        self.trials = {number: self._drawn(row.dropna().to_dict()) for number, row in ends.iterrows()}
         values: dict[str, list] = {}
         for trial in self.trials.values():
             for name, value in trial.params.items():
@@ -158,11 +155,10 @@ class Nearest:
         self.points = {number: self.point(trial.params) for number, trial in self.trials.items()}
 
     @staticmethod
-    def _drawn(number: int):
-        """The Optuna trial that the recorded configuration was drawn as."""
-        study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=int(number)))
-        trial = study.ask()
-        draw_config(SPACE, trial, epochs=BUDGETS[-1], seed=int(number))
+    def _drawn(flat: dict) -> optuna.trial.FixedTrial:
+        """The trial that a recorded configuration would be drawn by."""
+        trial = optuna.trial.FixedTrial({**flat, f"{flat['optimizer']}.lr": flat["lr"]})
+        SPACE.draw(trial)
         return trial
 
     def point(self, params: dict) -> dict[str, float]:

@@ -76,7 +76,7 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny):
 
     one = 8.0 * (512 + 200) * 0.8 / 512  # seconds of a network on four fifths of all that are labelled
     assert [f.trial for f in plan().finalists] == [0, 2, 1]
-    assert plan().finalists[0].an_epoch * 4.0 == pytest.approx(one)
+    assert plan().network(plan().finalists[0]) == pytest.approx(one)
     assert plan().seconds == pytest.approx(8 * one), "15 networks, two at a time"
     assert len(plan(count=2).finalists) == 2
     assert len(plan(seconds=1e6).finalists) == 5, "all there are"
@@ -98,13 +98,13 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny):
         return len(plan_.finalists), plan_.folds
 
     assert chosen(2, 4) == (1, 4)
-    assert chosen(3, 5) == (1, 5), "six folds would take a little longer"
-    assert chosen(3, 6) == (1, 6), "with five a place would be idle in the third round"
-    assert chosen(5, 5) == (2, 5)
-    assert chosen(6, 6) == (2, 6)
-    assert chosen(1, 5, slots=5) == (1, 5)
+    assert chosen(3, 5) == (2, 3), "two that err differently on a few folds come before one on many"
+    assert chosen(4, 4) == (2, 4)
+    assert chosen(9, 6) == (3, 6)
+    assert chosen(10, 6) == (3, 6), "a fourth makes nothing better"
     assert chosen(1, 4, slots=4) == (1, 4)
-    assert chosen(2, 3, slots=3) == (2, 3)
+    assert chosen(8, 6, slots=4) == (4, 6), "but where there is time"
+
     three = makespan([one] * 15, 2) / finalists.SLACK
     longer = {"longer": (6.0, 8.0)}
     assert plan(seconds=1.9 * three, **longer).epochs == 6.0, "enough of them, longer, come before more of them"

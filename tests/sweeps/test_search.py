@@ -78,9 +78,9 @@ def test_study_and_record_tell_the_same(make, tmp_path, searcher):
 def test_starts_with_the_recipe_on_every_architecture(make):
     search = make(trials=6)
     drawn = [search.ask().config for _ in range(6)]
-    assert [config["arch"] for config in drawn[:2]] == ["convnet", "convnet"]
-    assert len({config["arch"] for config in drawn}) == 5
-    assert [config["optimizer"] for config in drawn] == ["adamw", "muon", "adamw", "adamw", "adamw", "adamw"]
+    assert drawn[0]["arch"] == "convnet"
+    assert len({config["arch"] for config in drawn[:5]}) == 5
+    assert [config["optimizer"] for config in drawn[:5]] == ["muon", "adamw", "adamw", "adamw", "adamw"]
     assert [config["seed"] for config in drawn] == [0, 1, 2, 3, 4, 5]
     assert {config["epochs"] for config in drawn} == {16.0}
 
@@ -90,8 +90,9 @@ def test_starts_with_the_recipe_on_every_architecture(make):
 def test_starting_points_lie_in_their_space(name):
     configs = first_configs(SPACES[name])
     assert len(configs) == len(SPACES[name].start)
-    assert len({config.arch for config in configs}) == len(configs) - 1, "a first network a family, and a second of one"
-    assert {(config.optimizer, config.lr, config.clip) for config in configs} == {("adamw", 4e-3, 1.0), ("muon", 4e-3, 1.0)}
+    assert len({config.arch for config in configs}) == len(configs), "one of each family"
+    assert {(config.lr, config.clip) for config in configs} == {(4e-3, 1.0)}
+    assert {config.optimizer for config in configs} <= {"adamw", "muon"}
 
 
 @pytest.mark.parametrize("metric", METRICS)

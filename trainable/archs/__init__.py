@@ -16,11 +16,11 @@ from trainable.archs.torchvision_zoo import ZOO
 
 ARCHS = {
     "convnet": convnet,
+    "wide": wide,
     "plain": plain,
     "strided": strided,
-    "wide": wide,
-    "vit": vit,
     "mixer": mixer,
+    "vit": vit,
     **ZOO,
 }
 
