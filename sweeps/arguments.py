@@ -61,7 +61,7 @@ def _parser() -> Parser:
     p.add_argument(
         "--finalist-epochs",
         type=positive(float, 1e5),
-        help="of a finalist (default: as many as a trial's, or up to four times as many where there is time)",
+        help="of a finalist (default: as many as a trial's, or up to twice as many where there is time)",
     )
     p.add_argument(
         "--finalist-seeds", type=positive(int, 1000), default=1, help="that each finalist is trained with, on every fold"

@@ -15,8 +15,8 @@ from trainable.datasets.container import Dataset
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
-ENOUGH = 3  # with which time is better spent on longer trainings than on more finalists
-LONGER = (1.0, 1.5, 2.0, 3.0, 4.0)  # times the epochs of the search, where nobody says how many
+ENOUGH = 5  # with which time is spent on longer trainings before more finalists: others bring more than longer (LOG.md)
+LONGER = (1.0, 1.5, 2.0)  # times the epochs of the search, where nobody says how many
 FOLDS = (5, 6, 4, 3)  # where nobody says how many: as trains most in the time; the first where there is no limit
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 

@@ -70,7 +70,9 @@ def test_good_and_different(searched, tmp_path, tiny):
     assert pick([], tiny.val.labels, 3) == []
 
 
-def test_a_plan_fills_the_time(searched, tmp_path, tiny):
+def test_a_plan_fills_the_time(searched, tmp_path, tiny, monkeypatch):
+    monkeypatch.setattr(finalists, "ENOUGH", 3)
+
     def plan(count=None, folds=5, epochs=4.0, slots=2, seconds=None, longer=()):
         return make_plan(tmp_path, tiny, count, folds, [epochs, *longer], slots, seconds)
 
