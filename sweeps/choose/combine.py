@@ -33,7 +33,7 @@ def greedy(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
     Caruana, Niculescu-Mizil, Crew and Ksikes, Ensemble selection from libraries of models, ICML 2004, section 3.
     """
-    right = _right(probs, labels)
+    right = right_class(probs, labels)
     members = len(right)
     rng = np.random.default_rng(0)
     bags = BAGS if members > 2 else 1
@@ -67,7 +67,7 @@ def weights(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Each step multiplies a weight by the member's mean share in the probability of the right class and never raises the
     cross-entropy, which is convex in the weights (stacking of predictive distributions: Yao et al., arXiv:1704.02030).
     """
-    right = _right(probs, labels)
+    right = right_class(probs, labels)
     out = np.full(len(right), 1 / len(right))
     for _ in range(200):
         before, out = out, out * (right / (out @ right)).mean(axis=1)
@@ -224,7 +224,7 @@ def by_size(
 
 def grow(probs: np.ndarray, labels: np.ndarray, costs: Sequence[float] | None = None, most: float = np.inf) -> list[int]:
     """The members in the order in which each next lowers the cross-entropy of their mean most; as many as `most` pays for."""
-    right = _right(probs, labels)
+    right = right_class(probs, labels)
     costs = [0.0] * len(right) if costs is None else costs
     chosen: list[int] = []
     together, spent = np.zeros(right.shape[1]), 0.0
@@ -254,7 +254,7 @@ def _equal(chosen: Iterable[int], members: int) -> np.ndarray:
     return out / out.sum()
 
 
-def _right(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def right_class(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Each member's probability of the right class, [members, n]; it counts as at least 1e-7."""
     return np.clip(probs[:, np.arange(len(labels)), labels], 1e-7, 1)
 

@@ -150,8 +150,8 @@ def _choose(probs, labels, methods, members, one, max_latency) -> tuple[Judged, 
 
 def _predictions(members: list[tuple[Member, Sequence[Network]]], splits, places) -> list[dict[str, np.ndarray]]:
     """What each member says of each split: the mean of those of its networks."""
-    asked = [(network, in_view(name, member.view)) for member, networks in members for network in networks for name in splits]
-    predict_all([network for network, what in asked if what not in network.probs], splits, places)
+    wanted = [(network, {in_view(name, member.view) for name in splits}) for member, networks in members for network in networks]
+    predict_all([network for network, names in wanted if not names <= network.probs.keys()], splits, places)
     return [
         {name: np.mean([member.said(network, name) for network in networks], axis=0) for name in splits}
         for member, networks in members

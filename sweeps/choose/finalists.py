@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeps.choose.combine import grow
+from sweeps.choose.combine import grow, right_class
 from sweeps.choose.members import SEED, Member, find, out_of_fold
 from sweeps.search.record import read
 from trainable.datasets.container import Dataset
@@ -146,7 +146,7 @@ def make_plan(
 
 def _together(probs: np.ndarray, labels: np.ndarray) -> dict[tuple[int, ...], float]:
     """The cross-entropy of the mean of every choice of members."""
-    right = np.clip(probs[:, np.arange(len(labels)), labels], 1e-7, 1)
+    right = right_class(probs, labels)
     every = [chosen for size in range(1, len(right) + 1) for chosen in combinations(range(len(right)), size)]
     return {chosen: float(-np.log(right[list(chosen)].mean(axis=0)).mean()) for chosen in every}
 

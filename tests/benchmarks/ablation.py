@@ -2,7 +2,7 @@
 
     python tests/benchmarks/ablation.py [--epochs 10] [--seeds 2] [--only "base,no elastic"] [--dataset NAME] [--json FILE]
 
-The base is `TrialConfig()`: convnet and the recipe with which a search begins. Every variant is trained on two thirds of the
+The base is `TrialConfig()`: convnet and the default recipe. Every variant is trained on two thirds of the
 labelled images, on one core, and judged on the others. `errors` and `loss` (calibrated) are means over the
 seeds; `against base` is the difference in errors, seed by seed and image by image, with its standard error; `together` the
 errors of the mean of all seeds; `time` one training's.
