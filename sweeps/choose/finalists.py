@@ -145,7 +145,7 @@ def make_plan(
 
 
 def _together(probs: np.ndarray, labels: np.ndarray) -> dict[tuple[int, ...], float]:
-    """The cross-entropy of the mean of every choice of members."""
+    """The cross-entropy of the mean of every choice of members: of the dozen at most that a search keeps, some thousands."""
     right = right_class(probs, labels)
     every = [chosen for size in range(1, len(right) + 1) for chosen in combinations(range(len(right)), size)]
     return {chosen: float(-np.log(right[list(chosen)].mean(axis=0)).mean()) for chosen in every}

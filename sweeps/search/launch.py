@@ -85,12 +85,12 @@ class Ending:
                     self.asked.set()
                     os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread wherever it waits
                     return
-                if places.look():
-                    warn(f"Machines have come or gone: room for {places.here} trials at a time.")
                 try:
+                    if places.look():
+                        warn(f"Machines have come or gone: room for {places.here} trials at a time.")
                     beats, wrong, late = ray.get(keeper.latest.remote(silence), timeout=10)
                 except ray.exceptions.RayError:
-                    continue  # a busy or lost keeper costs the display its news; a lost one fails the trials too
+                    continue  # a busy or lost keeper or head costs the display its news; a lost one fails the trials too
                 tell(beats)
                 if bool(wrong) != bool(full):
                     warn(f"{wrong}: the sweep waits for room, Ctrl-C ends it." if wrong else "There is room again.")
