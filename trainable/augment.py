@@ -136,14 +136,14 @@ AUGMENTS = {
 }
 
 
-def augment(images: Tensor, strengths: Mapping[str, float], generator: Generator) -> Tensor:
+def augment(images: Tensor, strengths: Mapping[str, float], generator: Generator, homography: Tensor | None = None) -> Tensor:
     """Change each image of a batch [n, c, h, w] of floats in [0, 1] in its own way; outside the image is 0.
 
-    All but mixing, for which see `mix`.
+    All but mixing, for which see `mix`. `homography`: by which each image is mapped first, [n, 3, 3], in the same interpolation.
     """
-    n, _, h, w = images.shape
+    n = len(images)
     on = [(AUGMENTS[name], strength) for name, strength in strengths.items() if strength > 0]
-    homography = field = None
+    field = None
     for a, strength in on:
         if a.kind == "homography":
             drawn = a.draw(n, strength, generator)
@@ -151,9 +151,7 @@ def augment(images: Tensor, strengths: Mapping[str, float], generator: Generator
         if a.kind == "field":
             field = a.draw(n, strength, generator)
     if homography is not None or field is not None:
-        projective = strengths.get("perspective", 0) > 0
-        grid = _grid(homography, field, projective, h, w, images.device)
-        images = F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        images = warp(images, homography, field, projective=strengths.get("perspective", 0) > 0)
     for a, strength in on:
         if a.kind == "pixels":
             images = a.draw(images, strength, generator)
@@ -171,9 +169,15 @@ def mix(images: Tensor, labels: Tensor, classes: int, strengths: Mapping[str, fl
     return images, targets
 
 
+def warp(images: Tensor, homography: Tensor | None, field: Tensor | None = None, projective: bool = False) -> Tensor:
+    """Images [n, c, h, w], each mapped by its homography [n, 3, 3] and displaced by its field, in one interpolation."""
+    grid = _grid(homography, field, projective, *images.shape[2:], images.device)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
 def _grid(homography: Tensor | None, field: Tensor | None, projective: bool, h: int, w: int, device) -> Tensor:
     """What grid_sample takes, [n, h, w, 2]. Without perspective it is one matrix product."""
-    points, smooth, longer = _basis(h, w, str(device))
+    points, smooth, longer = basis(h, w, str(device))
     if homography is None:
         homography = torch.eye(3, device=device).expand(len(field), 3, 3)
     if projective:
@@ -182,13 +186,13 @@ def _grid(homography: Tensor | None, field: Tensor | None, projective: bool, h: 
         grid = grid if field is None else grid + field.mT @ smooth
     else:
         maps = homography[:, :2] if field is None else torch.cat([homography[:, :2], field.mT], dim=2)
-        basis = points if field is None else torch.cat([points, smooth])
-        grid = (maps.flatten(0, 1) @ basis).view(-1, 2, h * w)  # one large product is faster than n small ones
+        every = points if field is None else torch.cat([points, smooth])
+        grid = (maps.flatten(0, 1) @ every).view(-1, 2, h * w)  # one large product is faster than n small ones
     return (grid * longer).view(-1, 2, h, w).permute(0, 2, 3, 1)
 
 
 @cache  # a captured graph goes on reading what was here
-def _basis(h: int, w: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def basis(h: int, w: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
     """Of every pixel: (x, y, 1) [3, h * w], its bicubic weights of the control points, and what the sides are divided by."""
     longer = max(h, w)
     y = (torch.arange(h, device=device) * 2 + 1 - h) / longer

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
+from trainable.align import ALIGNMENTS
 from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
 from trainable.engine import SETTINGS
@@ -35,6 +36,7 @@ class TrialConfig:
     average: float = 0.998  # decay of the running average of the weights; 0: none
     augment: Mapping = field(default_factory=lambda: dict(DEFAULT_AUGMENT))  # what is absent is off
     clip: float = 0.0  # the gradient's largest norm; 0: not clipped
+    align: str = "none"  # how images are brought into one frame, before the augmentation: a name of ALIGNMENTS
     input_size: int = 0  # pixels a side that images are resized to before the network; 0: as they are
     weights: str = ""  # to start from: "torchvision", or the path of a saved network; "": none, a random start
     accumulate: int = 1  # parts that a batch is computed in, for want of memory; BatchNorm sees them one by one
@@ -48,6 +50,7 @@ class TrialConfig:
         arch = lookup(ARCHS, self.arch, "architecture")
         lookup(OPTIMIZERS, self.optimizer, "optimizer")
         lookup(LR_SCHEDULES, self.lr_schedule, "lr_schedule")
+        lookup(ALIGNMENTS, self.align, "align")
         for knob in self.knobs:
             lookup(arch.DEFAULTS, knob, f"knob of {self.arch}")
         for name, strength in self.augment.items():

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainable import checkpoint, engine, scores
+from trainable.align import ALIGNMENTS
 from trainable.archs import build_network
 from trainable.augment import augment, mix
 from trainable.config import TrialConfig
@@ -101,12 +102,13 @@ def fit(
 def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classes: int):
     network, optimizer, plan, images = state.network, state.optimizer, state.plan, state.images
     generator = state.generator
-    lr_factor = LR_SCHEDULES[config.lr_schedule]
+    lr_factor, maps = LR_SCHEDULES[config.lr_schedule], ALIGNMENTS[config.align]
     parameters = list(network.parameters())
 
     def learn(pixels: Tensor, targets: Tensor) -> Tensor:
         """Augmentation, forward and backward; leaves gradients and returns the loss."""
-        x = augment(plan.floats(pixels), config.augment, generator)
+        x = plan.floats(pixels)
+        x = augment(x, config.augment, generator, maps(x) if maps else None)
         x, targets = mix(x, targets, classes, config.augment, generator)
         optimizer.zero_grad(set_to_none=True)
         losses = []

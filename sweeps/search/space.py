@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from trainable.align import ALIGNMENTS
 from trainable.archs import ARCHS
 from trainable.archs.torchvision_zoo import ZOO
 from trainable.augment import AUGMENTS
@@ -20,14 +21,18 @@ START = {
     "label_smoothing": 0.05,
     "clip": 1.0,  # without, squeezenet dies at this learning rate
     "average": 0.998,
+    "align": "none",
     **{f"augment.{name}": a.default for name, a in AUGMENTS.items() if a.high},
 }
-# Knobs other than the architecture's defaults, and other parameters.
+# Ten errors of sixty fewer than at full strength, with either of two seeds; convnet does not care (LOG.md).
+WEAKER = {f"augment.{name}": 0.7 * a.default for name, a in AUGMENTS.items() if a.high}
+# Knobs other than the architecture's defaults, and other parameters; where there are several, the others come after all
+# families. Differently aligned, networks err on different images.
 STARTS = {
-    "convnet": {"convnet.width": 32},
-    # Ten errors of sixty fewer than at full strength, with either of two seeds; convnet does not care (LOG.md).
-    "wide": {f"augment.{name}": 0.7 * a.default for name, a in AUGMENTS.items() if a.high},
-    "plain": {"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5},  # the published one takes ten times as long
+    "convnet": ({"convnet.width": 32},),
+    "wide": ({**WEAKER, "align": "slant"}, {**WEAKER, "align": "moments"}, WEAKER),
+    "plain": ({"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5},),  # the published one takes ten times as long
+    "strided": ({**WEAKER, "strided.dropout": 0.2}, {**WEAKER, "strided.dropout": 0.2, "align": "slant"}),
 }
 ADAMW = {"optimizer": "adamw", "adamw.lr": 4e-3}  # of torchvision's networks
 
@@ -53,6 +58,7 @@ def recipe_space(trial) -> dict:
         "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.15),
         "clip": trial.suggest_categorical("clip", [0.0, 1.0]),
         "average": trial.suggest_categorical("average", [0.0, 0.99, 0.998]),
+        "align": trial.suggest_categorical("align", list(ALIGNMENTS)),
         **{f"augment.{name}": trial.suggest_float(f"augment.{name}", 0.0, a.high) for name, a in AUGMENTS.items() if a.high},
     }
 
@@ -68,12 +74,13 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
     families: dict[str, str] = {}
     for arch in archs:
         families.setdefault(ARCHS[arch].family, arch)
-    return Space(draw, tuple(_start(arch) for arch in families.values()))
+    starts = [_starts(arch) for arch in families.values()]
+    return Space(draw, tuple(first for first, *_ in starts) + tuple(other for _, *others in starts for other in others))
 
 
-def _start(arch: str) -> dict:
+def _starts(arch: str) -> list[dict]:
     knobs = {f"{arch}.{knob}": value for knob, value in ARCHS[arch].DEFAULTS.items()}
-    return {"arch": arch, **knobs, **START, **STARTS.get(arch, ADAMW if arch in ZOO else {})}
+    return [{"arch": arch, **knobs, **START, **own} for own in STARTS.get(arch, (ADAMW if arch in ZOO else {},))]
 
 
 def _small_convnet(trial) -> dict:

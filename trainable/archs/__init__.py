@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainable.align import align
 from trainable.archs import convnet, mixer, plain, strided, vit, wide
 from trainable.archs.torchvision_zoo import ZOO
 
@@ -28,16 +29,19 @@ ARCHS = {
 class Normalise(nn.Module):
     """Pixels in [0, 1] to mean 0 and standard deviation 1 a channel, as measured on the training images.
 
-    Before that, images are resized to `size` pixels a side, unless that is 0.
+    Before that, images are aligned, but not in training, where that and the augmentation are one interpolation; and resized
+    to `size` pixels a side, unless that is 0.
     """
 
-    def __init__(self, mean: list[float], std: list[float], size: int = 0):
+    def __init__(self, mean: list[float], std: list[float], size: int = 0, how: str = "none"):
         super().__init__()
-        self.size = size
+        self.size, self.how = size, how
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            x = align(x, self.how)
         if self.size:
             x = F.interpolate(x, size=(self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
         return (x - self.mean) / self.std
@@ -52,4 +56,4 @@ def build_network(config, data) -> nn.Sequential:
     side = config.input_size
     in_shape = (data.in_shape[0], side, side) if side else data.in_shape
     body = arch.build({**arch.DEFAULTS, **config.knobs}, in_shape, len(data.classes))
-    return nn.Sequential(Normalise(data.mean, data.std, side), body)
+    return nn.Sequential(Normalise(data.mean, data.std, side, config.align), body)
