@@ -64,7 +64,9 @@ def _parser() -> Parser:
         help="of a finalist (default: as many as a trial's, or up to twice as many where there is time)",
     )
     p.add_argument(
-        "--finalist-seeds", type=positive(int, 1000), default=1, help="that each finalist is trained with, on every fold"
+        "--finalist-seeds",
+        type=positive(int, 1000),
+        help="that each finalist is trained with, on every fold (default: as many as there is time for)",
     )
     p.add_argument(
         "--folds",

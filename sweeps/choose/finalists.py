@@ -4,6 +4,7 @@ network that has not seen it."""
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
+from math import log2
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,9 @@ from trainable.datasets.container import Dataset
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
-ENOUGH = 5  # with which time is spent on longer trainings before more finalists: others bring more than longer (LOG.md)
 LONGER = (1.0, 1.5, 2.0)  # times the epochs of the search, where nobody says how many
-FOLDS = (5, 6, 4, 3)  # where nobody says how many: as trains most in the time; the first where there is no limit
+FOLDS = (5, 6, 4, 3)  # where nobody says how many; the first where there is no limit
+BY_EPOCHS, BY_IMAGES = 0.93, 0.80  # what remains of a loss with twice the epochs, or twice the images (LOG.md)
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -82,14 +83,14 @@ def make_plan(
     epochs: Sequence[float],
     slots: int,
     seconds: float | None,
-    seeds: int = 1,
+    seeds: int | None = 1,
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
-    Those whose networks of the search have the lowest cross-entropy together, of all choices that are done in time; as long
-    as that lets the best ENOUGH take part, trained longer than in the search; on the number of folds with which most is
-    trained; then whoever else there is time for. Never for fewer epochs: half of them are worth less than what the search
-    has (LOG.md).
+    The choice of configurations, epochs and folds that is done in time and promises the lowest cross-entropy: that of the
+    networks of the search together, less what longer trainings and more images take off; then whoever else there is time
+    for, and more seeds. Never for fewer epochs than in the search: half of them are worth less than what the search has
+    (LOG.md).
 
     Args:
         folder: of a sweep that has been searched.
@@ -98,7 +99,7 @@ def make_plan(
         epochs: that each network may be trained for, the least first.
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
-        seeds: with how many each is trained on every fold.
+        seeds: with how many each is trained on every fold; None: as many as there is time for.
     """
     cuts = (folds,) if folds else FOLDS
     nothing = Plan((), cuts[0], epochs[0], 0.0)
@@ -118,27 +119,28 @@ def make_plan(
         an_epoch = labelled * (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
         finalists.append(Finalist(member.trial, member.arch, configs[member.trial], an_epoch))
 
-    def plan(chosen: Iterable[int], budget: float, some: int) -> Plan:
+    def plan(chosen: Iterable[int], budget: float, some: int, seeds: int = seeds or 1) -> Plan:
         return _timed(Plan(tuple(finalists[i] for i in chosen), some, budget, 0.0, seeds), done, slots)
 
     if seconds is None:
         return plan(range(len(taken)), *options[0])
-    most, short, first = SLACK * seconds, options[0][0], set(range(min(ENOUGH, len(taken))))
+    most = SLACK * seconds
     losses = _together(np.stack([member.val for member in taken]), data.val.labels)
     order = sorted(losses, key=lambda chosen: (-len(chosen) if count else 0, losses[chosen]))
     found = []
-    for option in options:
-        wanted = order if option[0] == short else [chosen for chosen in order if first <= set(chosen)]
-        fits = next((chosen for chosen in wanted if plan(chosen, *option).seconds <= most), None)
+    for budget, some in options:
+        fits = next((chosen for chosen in order if plan(chosen, budget, some).seconds <= most), None)
         if fits:
-            merit = option[0], len(fits) if count else 0, -losses[fits], plan(fits, *option).trained
-            found.append((merit, fits, option))
+            images = labelled * (some - 1) / some  # that a network learns from, to those of the search's
+            promised = losses[fits] * BY_EPOCHS ** log2(budget / epochs[0]) * BY_IMAGES ** log2(images)
+            found.append((-len(fits) if count else 0, promised, fits, (budget, some)))
     if found:
-        _, chosen, option = max(found)
+        *_, chosen, option = min(found)
         for i in range(len(taken)):  # the time that is still left
             more = tuple(sorted({*chosen, i}))
             chosen = more if plan(more, *option).seconds <= most else chosen
-        return plan(chosen, *option)
+        each = [seeds] if seeds else range(MOST, 0, -1)
+        return next(p for some in each if (p := plan(chosen, *option, some)).seconds <= most)
     least = min((plan([i], *option) for i in range(len(taken)) for option in options), key=lambda plan: plan.seconds)
     why = f"one alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")

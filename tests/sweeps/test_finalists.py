@@ -71,10 +71,8 @@ def test_good_and_different(searched, tmp_path, tiny):
 
 
 def test_a_plan_fills_the_time(searched, tmp_path, tiny, monkeypatch):
-    monkeypatch.setattr(finalists, "ENOUGH", 3)
-
-    def plan(count=None, folds=5, epochs=4.0, slots=2, seconds=None, longer=()):
-        return make_plan(tmp_path, tiny, count, folds, [epochs, *longer], slots, seconds)
+    def plan(count=None, folds=5, epochs=4.0, slots=2, seconds=None, longer=(), seeds=1):
+        return make_plan(tmp_path, tiny, count, folds, [epochs, *longer], slots, seconds, seeds)
 
     one = 8.0 * (512 + 200) * 0.8 / 512  # seconds of a network on four fifths of all that are labelled
     assert [f.trial for f in plan().finalists] == [0, 2, 1]
@@ -109,10 +107,16 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny, monkeypatch):
 
     three = makespan([one] * 15, 2) / finalists.SLACK
     longer = {"longer": (6.0, 8.0)}
-    assert plan(seconds=1.9 * three, **longer).epochs == 6.0, "enough of them, longer, come before more of them"
-    assert plan(seconds=2.1 * three, **longer).epochs == 8.0
-    assert plan(seconds=1.4 * three, **longer).epochs == 4.0
-    assert plan(seconds=1.4 * three, count=2, **longer).epochs == 8.0, "two are enough for who wants no more"
+    some = plan(seconds=1.9 * three, **longer)
+    assert (len(some.finalists), some.epochs) == (2, 8.0), "where a third adds little, two are trained longer"
+    assert plan(seconds=0.65 * three, **longer).epochs == 4.0, "two that err differently come before one that is trained longer"
+    assert plan(seconds=1.4 * three, count=2, **longer).epochs == 8.0
+    with monkeypatch.context() as m:
+        m.setattr(finalists, "BY_EPOCHS", 1.0)
+        assert plan(seconds=1.9 * three, **longer).epochs == 4.0, "where longer trainings bring nothing, others have the time"
+    seeds = {seconds: plan(seconds=seconds, seeds=None).seeds for seconds in (three, 3 * three, 10 * three, 1e6)}
+    assert list(seeds.values()) == [1, 1, 4, finalists.MOST], "what time there is after all of them goes to more seeds"
+    assert plan(seeds=None).seeds == 1
     assert plan(**longer).epochs == 4.0, "without a limit they are not trained longer"
     jobs = plan(count=1).jobs
     assert [config["fold"] for _, config in jobs] == [0, 1, 2, 3, 4]
