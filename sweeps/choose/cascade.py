@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sweeps.choose.combine import parts_of
+from trainable import scores
 
-GAIN = 0.95  # the last few errors are images of which a network is sure, and wrong; they would cost most of the time
+GAIN = 0.95  # the last few images, of which a small network is sure and wrong, would cost most of the time
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ def passed_on(small: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def cascade(small: np.ndarray, large: np.ndarray, labels: np.ndarray, seed: int = 0) -> Cascade:
-    """The cascade that passes on the fewest images and makes GAIN of the errors good that the large one does.
+    """The cascade that passes on the fewest images and keeps GAIN of what the large one promises.
 
     small, large: probs [n, classes] of images that neither was trained on. The threshold is found on four fifths and judged
     on the last fifth, five times; the one that is returned is found on all.
@@ -39,12 +40,17 @@ def cascade(small: np.ndarray, large: np.ndarray, labels: np.ndarray, seed: int 
 
 
 def find_threshold(small: np.ndarray, large: np.ndarray, labels: np.ndarray) -> float:
-    """The lowest at which GAIN of what the large one makes good is."""
+    """The lowest at which GAIN is kept of what the large one promises: by its own probabilities, how much more often its
+    answers are right than the small one's. Only the images on which they differ count, and there are few of them, so
+    their labels would say less: some of the large one's answers are wrong by chance, or the label is.
+
+    Where it makes more errors than the small one, nothing is passed on.
+    """
     sure = small.max(axis=1)
     order = np.argsort(sure, kind="stable")
-    wrong_small, wrong_large = ((p.argmax(axis=1) != labels)[order] for p in (small, large))
-    # With the k least sure images passed on.
-    errors = np.concatenate([[0], np.cumsum(wrong_large)]) + wrong_small.sum() - np.concatenate([[0], np.cumsum(wrong_small)])
-    saved = wrong_small.sum() - wrong_large.sum()
-    k = int(np.argmax(errors <= wrong_small.sum() - GAIN * max(saved, 0)))
+    promised = (large.max(axis=1) - large[np.arange(len(large)), small.argmax(axis=1)])[order]
+    if scores.errors(large, labels) > scores.errors(small, labels):
+        return float(sure[order[0]])
+    kept = np.concatenate([[0.0], np.cumsum(promised)])  # with the k least sure images passed on
+    k = int(np.argmax(kept >= GAIN * kept[-1]))
     return float(sure[order[k]]) if k < len(sure) else float("inf")

@@ -88,7 +88,7 @@ def combine(
         "mean_errors_of_members": float(np.mean(errors)),
         "methods": {j.method: {"members": j.members, "judged": _score(j)} for j in methods_judged},
         "sizes": _sizes(probs, labels, members, one),
-        "cascade": _cascade(members, out_of, labels, one, ms, to) if len(chosen) > 1 else None,
+        "cascade": _cascade(members, out_of, labels, one, chosen, to) if len(chosen) > 1 else None,
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
     if split == kept.JUDGED:
@@ -172,8 +172,11 @@ def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]
     ]
 
 
-def _cascade(members: list[Member], large: np.ndarray, labels: np.ndarray, one: list[float], large_ms: float, to: Path) -> dict:
-    """The fastest cascade before this ensemble: over the members that may answer first."""
+def _cascade(
+    members: list[Member], large: np.ndarray, labels: np.ndarray, one: list[float], chosen: Sequence[int], to: Path
+) -> dict:
+    """The fastest cascade before the ensemble of those `chosen`, one network of each: over the members that may answer first."""
+    large_ms = sum(one[i] for i in chosen)
     found = []
     for i, member in enumerate(members):
         made = cascade(member.val, large, labels)

@@ -46,16 +46,20 @@ class Model:
         self.threshold = cascade["threshold"] if cascade else 0.0
         self.networks = list(loaded.values())
 
-    def __call__(self, split: Split, tell: Callable[[int], object] = lambda n: None) -> np.ndarray:
-        """Probabilities, float64 [n, classes]; `tell` hears how many images each network has done."""
+    def __call__(self, split: Split, tell: Callable[[int], object] = lambda n: None, networks: int | None = None) -> np.ndarray:
+        """Probabilities, float64 [n, classes]; `tell` hears how many images each network has done.
+
+        `networks`: how many of each member are asked; None: all.
+        """
         said = [
-            np.mean([answer(network, split, [view], self.device, tell) for network in networks], axis=0)
-            for view, networks in self.members
+            np.mean([answer(network, split, [view], self.device, tell) for network in every[:networks]], axis=0)
+            for view, every in self.members
         ]
         return combined(self.method, np.stack(said), self.weights, self.temperature)
 
     def cascade(self, split: Split, tell: Callable[[int], object] = lambda n: None) -> tuple[np.ndarray, np.ndarray]:
-        """Likewise, but the ensemble is asked only where the first network is unsure; and where that was, bool [n].
+        """Likewise, but the ensemble, one network of each member, is asked only where the first network is unsure; and where
+        that was, bool [n]. With one of each it was judged: of an image out of fold no more have not seen it.
 
         Raises:
             BadInput: the ensemble has one member, so that nothing was judged that could come before it.
@@ -65,5 +69,5 @@ class Model:
         probs = answer(self.first, split, [0], self.device, tell)
         unsure = passed_on(probs, self.threshold)
         if unsure.any():
-            probs[unsure] = self(split.take(np.flatnonzero(unsure)), tell)
+            probs[unsure] = self(split.take(np.flatnonzero(unsure)), tell, networks=1)
         return probs, unsure

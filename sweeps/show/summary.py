@@ -113,9 +113,9 @@ def _cost(ensemble: dict) -> str:
     cascade = ensemble["cascade"]
     if cascade:
         text += (
-            f" A cascade that asks them for {cascade['share_passed_on']:.1%} of the images, and one network of trial "
-            f"{cascade['first']} for the others, takes {cascade['ms_per_image']:.3g} ms ({cascade['judged']['errors']} errors; "
-            f"that network alone: {cascade['ms_first']:.3g} ms)."
+            f" A cascade that asks one of each member for {cascade['share_passed_on']:.1%} of the images, and one of trial "
+            f"{cascade['first']} alone for the others, takes {cascade['ms_per_image']:.3g} ms "
+            f"({cascade['judged']['errors']} errors; that network alone: {cascade['ms_first']:.3g} ms)."
         )
     return text
 

@@ -206,7 +206,10 @@ def test_the_threshold_by_hand():
     assert passed_on(small, threshold).tolist() == [True, False, False, False, False], "one is as good as all"
     assert find_threshold(large, small, labels) == large.max(axis=1).min(), "nothing is passed on to a worse one"
     large[2] = [0.9, 0.1]
-    assert passed_on(small, find_threshold(small, large, labels)).tolist() == [True, True, True, False, False]
+    found = find_threshold(small, large, labels)
+    assert passed_on(small, found).tolist() == [True, True, True, False, False]
+    labels[2] = 1
+    assert find_threshold(small, large, labels) == found, "one label that is against the large one moves nothing"
 
 
 def test_a_cascade_is_as_good_as_the_ensemble():
