@@ -69,6 +69,11 @@ def _parser() -> Parser:
         help="that each finalist is trained with, on every fold (default: as many as there is time for)",
     )
     p.add_argument(
+        "--last-fit",
+        action="store_true",
+        help="train each finalist once more in the end, on nearly all labels; it then answers for the networks of its folds",
+    )
+    p.add_argument(
         "--folds",
         type=positive(int, 1000),
         help="that each finalist is trained and judged on (default: 3 to 6, as leaves no place idle)",

@@ -47,7 +47,7 @@ class Phases:
             seconds /= 2
         epochs = [args.finalist_epochs] if args.finalist_epochs else [args.max_epochs * times for times in LONGER]
         slots, seeds = self.places.slots, args.finalist_seeds
-        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, epochs, slots, seconds, seeds)
+        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, epochs, slots, seconds, seeds, args.last_fit)
         if not plan.finalists and args.time_budget and args.trials is None:
             sweep.say(f"{plan.words()} The search goes on.")
             return self.search()

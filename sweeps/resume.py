@@ -15,7 +15,17 @@ from trainable.errors import BadInput
 
 # Flags that change neither what a trial means nor how trials compare.
 # What comes after the search is done again.
-AFTER = {"finalists", "finalist_epochs", "finalist_seeds", "folds", "views", "ensemble", "max_latency", "use_unlabelled"}
+AFTER = {
+    "finalists",
+    "finalist_epochs",
+    "finalist_seeds",
+    "last_fit",
+    "folds",
+    "views",
+    "ensemble",
+    "max_latency",
+    "use_unlabelled",
+}
 MAY_CHANGE = {
     "trials",
     "time_budget",

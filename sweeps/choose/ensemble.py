@@ -53,11 +53,11 @@ def combine(
     if not members:
         return None
     times = timed(members, places, warn)
-    one = [times[m.networks[0].digest] for m in members]
+    one = [times[m.answering[0].digest] for m in members]
     probs = np.stack([m.val for m in members])
     judged, methods_judged, one_each = _choose(probs, labels, methods, members, one, max_latency)
     chosen = [i for i in range(len(members)) if judged.weights[i] > 0]
-    networks = {i: members[i].networks[:1] if one_each else members[i].networks for i in chosen}
+    networks = {i: members[i].answering[:1] if one_each else members[i].answering for i in chosen}
     splits = {name: part for name in ("test", "unlabelled") if len(part := getattr(data, name))}
     said = _predictions([(members[i], networks[i]) for i in chosen], splits, places)
     answers = {
@@ -114,7 +114,7 @@ def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[st
 
     What was timed before is kept in the sweep's folder. A network that cannot be timed counts as one that takes for ever.
     """
-    firsts = [member.networks[0] for member in members]
+    firsts = [member.answering[0] for member in members]
     out = {network.digest: network.ms for network in firsts if isinstance(network, kept.Said)}
     by_folder: dict[Path, list[Network]] = {}
     for network in firsts:
@@ -141,7 +141,7 @@ def _choose(probs, labels, methods, members, one, max_latency) -> tuple[Judged, 
     if max_latency is None:
         return taken, judged, False
     for one_each in (False, True):
-        costs = [ms * (1 if one_each else len(member.networks)) for ms, member in zip(one, members, strict=True)]
+        costs = [ms * (1 if one_each else len(member.answering)) for ms, member in zip(one, members, strict=True)]
         fitting = [j for _, j in by_size(probs, labels, costs, max_latency)]
         if fitting:
             return min(fitting, key=lambda j: j.loss), judged, one_each
@@ -166,7 +166,7 @@ def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]
             "names": [members[i].name for i in chosen],
             "judged": _score(judged),
             "ms_one_network_each": sum(one[i] for i in chosen),
-            "ms_per_image": sum(one[i] * len(members[i].networks) for i in chosen),
+            "ms_per_image": sum(one[i] * len(members[i].answering) for i in chosen),
         }
         for chosen, judged in by_size(probs, labels, [0.0] * len(members), largest=SIZES)
     ]
@@ -185,7 +185,7 @@ def _cascade(
     return {
         "first": members[i].trial,
         "first_judged": score(members[i].val, labels),
-        "network": os.path.relpath(members[i].networks[0].folder, to),
+        "network": os.path.relpath(members[i].answering[0].folder, to),
         "threshold": made.threshold,
         "share_passed_on": made.share,
         "judged": as_score(made.errors, len(labels), None),

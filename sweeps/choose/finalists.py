@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sweeps.choose.combine import grow, right_class
-from sweeps.choose.members import SEED, Member, find, out_of_fold
+from sweeps.choose.members import LAST, SEED, Member, find, out_of_fold
 from sweeps.search.record import read
 from trainable.datasets.container import Dataset
 
@@ -39,28 +39,32 @@ class Plan:
     epochs: float
     seconds: float  # that it should take
     seeds: int = 1
+    last: bool = False  # whether each is trained once more in the end, on nearly all labels, to answer for all folds
     unlabelled: bool = False  # whether they learn from unlabelled images too
     why: str = ""  # there are no finalists
 
     @property
     def trained(self) -> float:
         """Seconds of training, all networks' together."""
-        return sum(self.network(finalist) * self.folds * self.seeds for finalist in self.finalists)
+        return sum(self.times)
 
-    def network(self, finalist: Finalist) -> float:
-        """Seconds of one network."""
-        return finalist.an_epoch * self.epochs * (self.folds - 1) / self.folds
+    @property
+    def times(self) -> list[float]:
+        """Seconds of each of the `jobs`."""
+        an_epoch = {finalist.trial: finalist.an_epoch for finalist in self.finalists}
+        return [an_epoch[of] * self.epochs * (config["folds"] - 1) / config["folds"] for of, config in self.jobs]
 
     @property
     def jobs(self) -> list[tuple[int, dict]]:
         """The networks to train: of which trial, and the flat configuration; all folds of one after the other."""
         more = {"epochs": self.epochs, "unlabelled": int(self.unlabelled)}
-        return [
-            (f.trial, {**f.config, "seed": f.config["seed"] + seed * SEED, "folds": self.folds, "fold": fold, **more})
+        seeded = [
+            (f.trial, {**f.config, **more, "seed": f.config["seed"] + seed * SEED})
             for f in self.finalists
             for seed in range(self.seeds)
-            for fold in range(self.folds)
         ]
+        folds = [(of, {**config, "folds": self.folds, "fold": fold}) for of, config in seeded for fold in range(self.folds)]
+        return folds + [(of, {**config, "folds": LAST, "fold": 0}) for of, config in seeded if self.last]
 
     def words(self) -> str:
         if not self.finalists:
@@ -69,8 +73,9 @@ class Plan:
         many = f"{len(self.finalists)} finalists" if len(self.finalists) > 1 else "1 finalist"
         also = " and all unlabelled images, with the labels that the others of the fold gave them," if self.unlabelled else ""
         times = f" with {self.seeds} seeds" if self.seeds > 1 else ""
+        last = f" (and once more on all but the {LAST}th part)" if self.last else ""
         return (
-            f"{many} (trials {names}), each trained on {self.folds} folds{times}{also} for {self.epochs:.3g} epochs: "
+            f"{many} (trials {names}), each trained on {self.folds} folds{last}{times}{also} for {self.epochs:.3g} epochs: "
             f"{len(self.jobs)} networks, about {self.seconds / 60:.0f} minutes."
         )
 
@@ -84,6 +89,7 @@ def make_plan(
     slots: int,
     seconds: float | None,
     seeds: int | None = 1,
+    last: bool = False,
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
@@ -100,6 +106,7 @@ def make_plan(
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
         seeds: with how many each is trained on every fold; None: as many as there is time for.
+        last: whether each is trained once more on nearly all labels.
     """
     cuts = (folds,) if folds else FOLDS
     nothing = Plan((), cuts[0], epochs[0], 0.0)
@@ -111,7 +118,7 @@ def make_plan(
     configs = {trial["number"]: trial["config"] for trial in read(folder / "record.db")[0]}
     done = finished(folder)
     options = list(product(epochs, cuts))
-    begun = {(budget, some) for _, budget, some, *_ in done}
+    begun = {(budget, some) for _, budget, some, *_ in done if some != LAST}
     options = [(budget, some) for budget, some in options if (round(budget, 6), some) in begun] or options
     labelled = (len(data.train) + len(data.val)) / len(data.train)
     finalists = []
@@ -120,7 +127,7 @@ def make_plan(
         finalists.append(Finalist(member.trial, member.arch, configs[member.trial], an_epoch))
 
     def plan(chosen: Iterable[int], budget: float, some: int, seeds: int = seeds or 1) -> Plan:
-        return _timed(Plan(tuple(finalists[i] for i in chosen), some, budget, 0.0, seeds), done, slots)
+        return _timed(Plan(tuple(finalists[i] for i in chosen), some, budget, 0.0, seeds, last), done, slots)
 
     if seconds is None:
         return plan(range(len(taken)), *options[0])
@@ -155,8 +162,7 @@ def _together(probs: np.ndarray, labels: np.ndarray) -> dict[tuple[int, ...], fl
 
 def _timed(plan: Plan, done: set[tuple], slots: int) -> Plan:
     """With the time that its networks will take that are not `done`."""
-    each = {finalist.trial: plan.network(finalist) for finalist in plan.finalists}
-    todo = [each[of] for of, config in plan.jobs if _key(of, config) not in done]
+    todo = [seconds for (of, config), seconds in zip(plan.jobs, plan.times, strict=True) if _key(of, config) not in done]
     return replace(plan, seconds=makespan(todo, slots))
 
 

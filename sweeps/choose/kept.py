@@ -39,16 +39,16 @@ def write(folder: Path, members: Sequence[Member], splits: Iterable[str], ms: Se
     """What the members said of the labelled images, and of these splits; `ms` one network of each takes an image."""
     tables, about = [], []
     for i, member in enumerate(members):
-        said = {JUDGED: member.val} | {name: np.mean([member.said(n, name) for n in member.networks], axis=0) for name in splits}
+        said = {JUDGED: member.val} | {name: np.mean([member.said(n, name) for n in member.answering], axis=0) for name in splits}
         for split, probs in said.items():
             logs = np.log(np.clip(probs, LEAST, 1)).astype(np.float16)
             rows = len(logs)
             columns = {"member": np.full(rows, i, np.int16), "trial": np.full(rows, member.trial, np.int32)}
             columns |= {"split": pa.array([split] * rows).dictionary_encode(), "image": np.arange(rows, dtype=np.int32)}
             tables.append(pa.table({**columns, **{f"logp_{c}": logs[:, c] for c in range(logs.shape[1])}}))
-        first = member.networks[0]
+        first = member.answering[0]
         of_first = {"number": first.number, "digest": first.digest, "temperature": first.temperature, "ms": ms[i]}
-        about.append({**{name: getattr(member, name) for name in FIELDS}, **of_first, "networks": len(member.networks)})
+        about.append({**{name: getattr(member, name) for name in FIELDS}, **of_first, "networks": len(member.answering)})
     table = pa.concat_tables(tables).unify_dictionaries()
     buffer = io.BytesIO()
     metadata = {**(table.schema.metadata or {}), b"members": json.dumps(about).encode()}

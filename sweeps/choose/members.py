@@ -17,6 +17,7 @@ from trainable.datasets.container import Dataset, Split, all_labels, folds_of
 from trainable.fit import predict
 from trainable.ray_trial import PROBS, in_view
 
+LAST = 50  # folds, of which a last fit leaves out the first: the fiftieth part of the labels calibrates it
 SEED = 1_000_003  # between the seeds of one finalist; those of trials are a few apart
 PREDICTIONS = "predictions.safetensors"  # beside what the trial handed over, whose digests the record has
 
@@ -69,12 +70,18 @@ class Member:
     unlabelled: bool = False  # whether unlabelled images taught them too
     view: int = 0  # in which its networks see the images; 0: as they are
     seed: int = 0  # of a finalist that is trained with several, from 0
+    last: Network | None = None  # its last fit, on nearly all labels
 
     @property
     def name(self) -> str:
         """For tables."""
         seed, view = (f" {what} {n}" if n else "" for what, n in (("seed", self.seed), ("view", self.view)))
         return f"{self.trial}{'u' * self.unlabelled}{seed}{view}"
+
+    @property
+    def answering(self) -> tuple[Network, ...]:
+        """Those that are asked about new images."""
+        return (self.last,) if self.last else self.networks
 
     def said(self, network: Network, split: str) -> np.ndarray:
         """What one of its networks says of a split, in this member's view."""
@@ -109,19 +116,20 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
             key = trial["refits"], config["folds"], config["epochs"], config["seed"], config.get("unlabelled", 0)
             by_finalist.setdefault(key, {})[config["fold"]] = network
     members = []
-    for (of, folds, _, seeded, unlabelled), networks in by_finalist.items():
+    for (of, folds, epochs, seeded, unlabelled), networks in by_finalist.items():
         if len(networks) < folds:
             continue
+        last = by_finalist.get((of, LAST, epochs, seeded, unlabelled), {}).get(0)
         seed = (seeded - trials[of]["config"]["seed"]) // SEED
         views = min(sum(name.startswith("val") for name in network.probs) for network in networks.values())
         for view in range(views):
             val = np.empty((len(labels), networks[0].probs["val"].shape[1]), dtype=np.float32)
             for fold, network in networks.items():
                 val[held_out(folds) == fold] = network.probs[in_view("val", view)]
-            last = rungs[networks[0].number]["metrics"]
+            metrics = rungs[networks[0].number]["metrics"]
             judged = {"val_loss": scores.cross_entropy(val, labels), "val_error": scores.errors(val, labels) / len(labels)}
             arch, in_order = trials[of]["config"]["arch"], tuple(networks[f] for f in range(folds))
-            members.append(Member(of, arch, {**last, **judged}, in_order, val, bool(unlabelled), view, seed))
+            members.append(Member(of, arch, {**metrics, **judged}, in_order, val, bool(unlabelled), view, seed, last))
     return sorted(members, key=lambda member: member.metrics["val_loss"])
 
 

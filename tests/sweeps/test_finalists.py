@@ -76,7 +76,7 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny, monkeypatch):
 
     one = 8.0 * (512 + 200) * 0.8 / 512  # seconds of a network on four fifths of all that are labelled
     assert [f.trial for f in plan().finalists] == [0, 2, 1]
-    assert plan().network(plan().finalists[0]) == pytest.approx(one)
+    assert plan().times == pytest.approx([one] * 15)
     assert plan().seconds == pytest.approx(8 * one), "15 networks, two at a time"
     assert len(plan(count=2).finalists) == 2
     assert len(plan(seconds=1e6).finalists) == 5, "all there are"
@@ -136,14 +136,14 @@ def refits(plan, record):
     return refitting.refits(plan.jobs, plan.epochs, record)
 
 
-def train_all(search, record, tiny, folds: int, until: int | None = None):
+def train_all(search, record, tiny, until: int | None = None):
     """Answers its jobs as networks would that err at every tenth image of their fold."""
     pool = all_labels(tiny).train
     done = 0
     while job := search.ask():
         if done == until:
             return
-        own = pool.labels[folds_of(pool.labels, folds) == job.config["fold"]]
+        own = pool.labels[folds_of(pool.labels, job.config["folds"]) == job.config["fold"]]
         probs = {"val": probs_of(own, np.arange(len(own)) % 10 == 0)}
         probs |= {split: probs_of(np.zeros(200, int), np.zeros(200, bool)) for split in ("test", "unlabelled")}
         where = record.path.parent / "trials" / str(job.number)
@@ -169,7 +169,7 @@ def train_all(search, record, tiny, folds: int, until: int | None = None):
 def test_out_of_fold(searched, tmp_path, tiny):
     plan = make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None)
     search = refits(plan, searched)
-    train_all(search, searched, tiny, 3)
+    train_all(search, searched, tiny)
     trials = read(searched.path)[0]
     assert [t["refits"] for t in trials] == [None] * 5 + [0] * 3 + [2] * 3
     assert [t["config"]["fold"] for t in trials[5:]] == [0, 1, 2] * 2
@@ -189,24 +189,43 @@ def test_several_seeds(searched, tmp_path, tiny):
     once, twice = (make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, seeds) for seeds in (1, 2))
     assert twice.seconds == pytest.approx(2 * once.seconds)
     assert "on 3 folds with 2 seeds for 4 epochs: 12 networks" in twice.words()
-    train_all(refits(once, searched), searched, tiny, 3)
+    train_all(refits(once, searched), searched, tiny)
     assert make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, 2).seconds == pytest.approx(once.seconds), "half is done"
-    train_all(refits(twice, searched), searched, tiny, 3)
+    train_all(refits(twice, searched), searched, tiny)
     assert len({(t["config"]["seed"], t["config"]["fold"]) for t in read(searched.path)[0] if t["refits"] == 2}) == 6
     members = out_of_fold(tmp_path, tiny)
     assert sorted(m.name for m in members) == ["0", "0 seed 1", "2", "2 seed 1"]
     assert len({network.number for member in members for network in member.networks}) == 12
 
 
+def test_a_last_fit_answers_for_the_folds(searched, tmp_path, tiny):
+    without, plan = (make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, last=last) for last in (False, True))
+    nearly_all = [49 / 50 / (2 / 3) * seconds for seconds in without.times[::3]]
+    assert plan.times == pytest.approx(without.times + nearly_all)
+    assert "on 3 folds (and once more on all but the 50th part) for 4 epochs: 8 networks" in plan.words()
+    train_all(refits(without, searched), searched, tiny)
+    assert make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, last=True).seconds == pytest.approx(max(nearly_all))
+    assert make_plan(tmp_path, tiny, 2, None, [4.0], 2, 1e6, last=True).folds == 3, "the folds that were begun"
+    before = out_of_fold(tmp_path, tiny)
+    assert all(member.answering == member.networks for member in before)
+    train_all(refits(plan, searched), searched, tiny)
+    members = out_of_fold(tmp_path, tiny)
+    assert [len(member.answering) for member in members] == [1, 1]
+    assert [member.answering[0].number for member in members] == [11, 12]
+    for member, was in zip(members, before, strict=True):
+        assert member.networks == was.networks
+        assert np.array_equal(member.val, was.val), "nobody judges it: it is judged as the folds' are"
+
+
 def test_only_what_is_missing_is_trained(searched, tmp_path, tiny):
     plan = make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None)
     search = refits(plan, searched)
-    train_all(search, searched, tiny, 3, until=4)
+    train_all(search, searched, tiny, until=4)
     assert [m.trial for m in out_of_fold(tmp_path, tiny)] == [0], "the other has one of three"
     searched.interrupt_all("the sweep was cut off")
     assert make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None).seconds < plan.seconds / 2
     again = refits(plan, searched)
-    train_all(again, searched, tiny, 3)
+    train_all(again, searched, tiny)
     trials = read(searched.path)[0]
     assert len(trials) == 5 + 6
     assert {t["state"] for t in trials[5:]} == {"complete"}
@@ -217,7 +236,7 @@ def test_only_what_is_missing_is_trained(searched, tmp_path, tiny):
 
 def test_what_is_wanted_no_more_is_not_trained(searched, tmp_path, tiny):
     first = refits(make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None), searched)
-    train_all(first, searched, tiny, 3, until=4)
+    train_all(first, searched, tiny, until=4)
     searched.interrupt_all("the sweep was cut off")
     other = refits(make_plan(tmp_path, tiny, 1, 3, [4.0], 2, None), searched)
     assert other.ask() is None
@@ -227,7 +246,7 @@ def test_what_is_wanted_no_more_is_not_trained(searched, tmp_path, tiny):
 
 def test_a_damaged_fold_leaves_its_finalist_out(searched, tmp_path, tiny):
     search = refits(make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None), searched)
-    train_all(search, searched, tiny, 3)
+    train_all(search, searched, tiny)
     path = tmp_path / "trials" / "6" / saved.WEIGHTS
     path.write_bytes(b"else")
     assert [m.trial for m in out_of_fold(tmp_path, tiny)] == [2]
@@ -248,7 +267,7 @@ def test_who_learns_from_unlabelled_images_is_taught_by_networks_of_its_own_fold
     data = replace(tiny, unlabelled=tiny.test, test=nothing(tiny.test))
     plan = make_plan(tmp_path, data, 2, 3, [4.0], 2, None)
     assert teachers(plan, tmp_path, data) == {}, "nobody is trained yet"
-    train_all(refits(plan, searched), searched, data, 3)
+    train_all(refits(plan, searched), searched, data)
     found = teachers(plan, tmp_path, data)
     assert set(found) == {0, 1, 2}
     assert found[0].shape == (200, 10)
@@ -256,7 +275,7 @@ def test_who_learns_from_unlabelled_images_is_taught_by_networks_of_its_own_fold
     assert again.epochs == pytest.approx(4.0 * (712 * 2 / 3) / (712 * 2 / 3 + 200))
     search = refits(again, searched)
     assert len(search.refits) == 12
-    train_all(search, searched, data, 3)
+    train_all(search, searched, data)
     members = out_of_fold(tmp_path, data)
     assert sorted(m.name for m in members) == ["0", "0u", "2", "2u"]
     assert {round(m.metrics["budget"], 3) for m in members if m.unlabelled} == {round(again.epochs, 3)}
