@@ -144,18 +144,22 @@ def test_bad_input(name):
 
 @pytest.mark.full
 def test_ablation(tmp_path):
-    short = ("--dataset", "digits-sample", "--epochs", "0.2", "--seeds", "2", "--only", "no averaged weights,half as long")
+    only = "no averaged weights,augmentation x 1.4,moments,half as long"
+    short = ("--dataset", "digits-sample", "--epochs", "0.2", "--seeds", "2", "--only", only)
     figures = bench("ablation.py", *short, to=tmp_path / "figures.json")
     assert figures["images"] == 10_000 // 3 + 1
     rows = {row["variant"]: row for row in figures["variants"]}
-    assert list(rows) == ["base", "no averaged weights", "half as long"]
+    assert list(rows) == ["base", *only.split(",")]
     base = rows["base"]
     assert (base["against_base"], base["standard_error"]) == (0, 0)
     for row in rows.values():
         assert len(row["errors"]) == len(row["loss"]) == len(row["seconds"]) == 2
         difference = sum(row["errors"]) / 2 - sum(base["errors"]) / 2
         assert row["against_base"] == pytest.approx(difference)
-        assert 0 < row["together"] < figures["images"]
+        assert len(row["beside_base"]) == 2
+        assert min(row["beside_base"]) > 0
+    assert base["beside_base"][0] == pytest.approx(base["beside_base"][1]), "one pair of seeds, in either order"
+    assert max(base["beside_base"]) < np.mean(base["loss"]), "two are better than one"
     assert sum(rows["half as long"]["seconds"]) < sum(base["seconds"])
 
 
