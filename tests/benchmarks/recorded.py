@@ -32,6 +32,7 @@ from scipy.stats import spearmanr
 from sweeps.search.draw import SEARCHERS, seed_of
 from sweeps.search.memory import Memory
 from sweeps.search.scheduler import Asha
+from trainable.config import TrialConfig
 from trainable.errors import BadInput, Parser, positive, run
 
 CURVES = Path(__file__).with_name("curves.parquet")
@@ -157,7 +158,8 @@ class Nearest:
     @staticmethod
     def _drawn(flat: dict) -> optuna.trial.FixedTrial:
         """The trial that a recorded configuration would be drawn by."""
-        trial = optuna.trial.FixedTrial({**flat, f"{flat['optimizer']}.lr": flat["lr"]})
+        # What the space has learned to draw since then has the default that it had.
+        trial = optuna.trial.FixedTrial({**TrialConfig().flat(), **flat, f"{flat['optimizer']}.lr": flat["lr"]})
         SPACE.draw(trial)
         return trial
 
