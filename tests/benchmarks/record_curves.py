@@ -2,9 +2,9 @@
 
     python tests/benchmarks/record_curves.py --out curves.parquet [--configs 440] [--workers 2]
 
-Each is drawn from the space of our own families (those above 20 million multiplications left out), trained on 5,000 labelled images of
-the competition's, and judged at six budgets on two sets of 2,000 others. In the end its true error is measured on 10,000 more,
-which no search would see. Goes on where it was cut off.
+Each is drawn from the space of our own families (those above 20 million multiplications left out), trained on 5,000 labelled
+images of the competition's, and judged at six budgets on two sets of 2,000 others. In the end its true error is measured on
+10,000 more, which no search would see. Goes on where it was cut off.
 
 Columns: `config` (number), `budget` (epochs), `train_s`; for the sets a and b, `<set>_loss` (cross-entropy at the best
 temperature), `<set>_raw` (at temperature 1), `<set>_error` (share), `<set>_views` (calibrated loss of another view);
