@@ -17,7 +17,7 @@ import pytest
 import ray
 from running import ROOT, bench, check_folder, check_mlflow, count, finish, load_file_of, processes_under, resume, start, wait
 
-from sweeps import ensemble, predict
+from sweeps import distil, ensemble, predict
 from sweeps.search import launch
 from sweeps.search.cluster import cluster
 from sweeps.search.draw import SEARCHERS
@@ -25,6 +25,7 @@ from sweeps.search.record import Record, read, rows
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import Search
 from sweeps.search.space import SPACES
+from trainable import predict as single
 from trainable import saved
 from trainable.ray_trial import RayTrial
 
@@ -166,14 +167,31 @@ def test_finalists(tmp_path, command, refuses):
     }
     assert all(abs(s["shown"] - s["true"]) < 0.1 for s in figures["splits"])
 
+    # One network is taught what the ensemble says.
+    assert "holds no sweep" in refuses(distil.main, "nothing", *results)
+    assert "is no member of the ensemble; take one of" in refuses(distil.main, "s", *results, "--trial", "99")
+    status, said, _ = command(distil.main, "s", *results, "--epochs", "1", "--threads", "1")
+    assert status == 0
+    _, config, _ = saved.load(folder / "distilled")
+    assert (config.knobs["width"], config.epochs, config.folds, config.fold, config.label_smoothing) == (8, 1.0, 2, 0, 0.0)
+    report = json.loads((folder / "distilled" / saved.CONFIG).read_text())["scores"]
+    assert report["taught_by"]
+    assert report["val_error"] < 0.6
+    assert re.search(rf"taught +│ +{round(5000 * report['val_error'])} │", said)
+    status, said, _ = command(single.main, folder / "distilled", "--out", tmp_path / "distilled.csv")
+    assert status == 0
+
     sweep = resume(tmp_path)
     assert "is done" in finish(sweep)
-    sweep = resume(tmp_path, "--finalists", "3")
+    sweep = resume(tmp_path, "--finalists", "3", "--last-fit")
     said = finish(sweep)
     assert sweep.returncode == 0, said
     trials, _ = read(folder / "record.db")
-    assert [t["refits"] for t in trials[7:]] == [next(n for n in range(3) if n not in {t["refits"] for t in trials[3:7]})] * 2
-    check_folder(folder)
+    assert [t["refits"] for t in trials[7:9]] == [next(n for n in range(3) if n not in {t["refits"] for t in trials[3:7]})] * 2
+    assert sorted(t["refits"] for t in trials[9:]) == [0, 1, 2]
+    assert {t["config"]["folds"] for t in trials[9:]} == {50}
+    about = check_folder(folder)
+    assert all(len(member["networks"]) == 1 for member in about["members"]), "the last fit answers for the folds"
     check_mlflow(folder)
 
 

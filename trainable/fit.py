@@ -54,7 +54,11 @@ class State:
 
 
 def fit(
-    config: TrialConfig, data: Dataset, device: str | None = None, begun: bytes | None = None
+    config: TrialConfig,
+    data: Dataset,
+    device: str | None = None,
+    begun: bytes | None = None,
+    teach: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[tuple[dict, State]]:
     """Train `config` on `data.train`: an item after every optimiser step; not to ask for the next is to stop.
 
@@ -62,7 +66,8 @@ def fit(
     device, before this returns. The metrics are `step`, `budget` (epochs), `lr` and `loss` (a 0-d tensor, so that a GPU
     need not be waited for).
     On a CPU the same configuration, seed, thread count and engine setting give the same numbers, also where the training
-    goes on from `begun`, what checkpoint.pack made of an earlier State.
+    goes on from `begun`, what checkpoint.pack made of an earlier State. `teach` says of a batch of images, as they are after
+    the augmentation, what the network should: probabilities [n, classes], in place of the labels.
 
     Raises:
         BadInput: the weights to start from do not fit, or have seen what they must not; `begun` does not fit.
@@ -96,10 +101,10 @@ def fit(
     )
     if begun is not None:
         checkpoint.unpack(begun, state)
-    return _steps(config, state, labels, batch, len(data.classes))
+    return _steps(config, state, labels, batch, len(data.classes), teach)
 
 
-def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classes: int):
+def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classes: int, teach: Callable | None):
     network, optimizer, plan, images = state.network, state.optimizer, state.plan, state.images
     generator = state.generator
     lr_factor, maps = LR_SCHEDULES[config.lr_schedule], ALIGNMENTS[config.align]
@@ -110,6 +115,7 @@ def _steps(config: TrialConfig, state: State, labels: Tensor, batch: int, classe
         x = plan.floats(pixels)
         x = augment(x, config.augment, generator, maps(x) if maps else None)
         x, targets = mix(x, targets, classes, config.augment, generator)
+        targets = teach(x) if teach else targets
         optimizer.zero_grad(set_to_none=True)
         losses = []
         for part, wanted in zip(x.chunk(config.accumulate), targets.chunk(config.accumulate), strict=True):

@@ -51,6 +51,21 @@ def test_it_learns(tiny):
     assert metrics["val_error"] == (probs.argmax(1) != tiny.val.labels).mean()
 
 
+def test_it_learns_what_it_is_taught_and_not_the_labels(tiny):
+    def teach(images: torch.Tensor) -> torch.Tensor:
+        """1 where there is much ink, else 0: of the very images that the network is shown."""
+        return torch.nn.functional.one_hot((images.mean(dim=(1, 2, 3)) > 0.13).long(), 10).float()
+
+    config = dataclasses.replace(SMALL, epochs=12, label_smoothing=0.0, augment={"shift": 0.05})
+    for _, state in fit(config, tiny, device="cpu", teach=teach):
+        pass
+    _, probs = evaluate(state, tiny.val)
+    wanted = teach(torch.from_numpy(tiny.val.images) / 255).argmax(dim=1).numpy()
+    assert 0.2 < wanted.mean() < 0.8
+    assert (probs.argmax(axis=1) == wanted).mean() > 0.85
+    assert (probs.argmax(axis=1) == tiny.val.labels).mean() < 0.3
+
+
 @pytest.mark.parametrize("arch", SOME)
 def test_every_architecture_trains(arch, tiny):
     config = TrialConfig(arch=arch, epochs=1, batch_size=16)
