@@ -44,11 +44,6 @@ class Plan:
     why: str = ""  # there are no finalists
 
     @property
-    def trained(self) -> float:
-        """Seconds of training, all networks' together."""
-        return sum(self.times)
-
-    @property
     def times(self) -> list[float]:
         """Seconds of each of the `jobs`."""
         an_epoch = {finalist.trial: finalist.an_epoch for finalist in self.finalists}
