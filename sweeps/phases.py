@@ -1,5 +1,7 @@
 """What a sweep does with its time: the search, then the finalists."""
 
+import time
+
 from sweeps.choose.finalists import LONGER, Plan, make_plan, taught, teachers
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.launch import Ending
@@ -45,17 +47,27 @@ class Phases:
         seconds = self.ending.seconds_left()
         if args.use_unlabelled and seconds is not None:
             seconds /= 2
-        epochs = [args.finalist_epochs] if args.finalist_epochs else [args.max_epochs * times for times in LONGER]
-        slots, seeds = self.places.slots, args.finalist_seeds
-        plan = make_plan(sweep.folder, sweep.data, args.finalists, args.folds, epochs, slots, seconds, seeds, args.last_fit)
+        plan, until = self._plan(seconds), time.monotonic() + (seconds or 0.0)
         if not plan.finalists and args.time_budget and args.trials is None:
             sweep.say(f"{plan.words()} The search goes on.")
             return self.search()
-        broken = self._train(plan)
+        broken, asked = self._train(plan), plan.jobs
+        # What was planned may be done sooner than it should be: then there is time for more.
+        while seconds is not None and plan.finalists and not broken and not self.ending.is_over():
+            plan = self._plan(until - time.monotonic())
+            if all(job in asked for job in plan.jobs):
+                break
+            broken, asked = self._train(plan), asked + plan.jobs
         teach = teachers(plan, sweep.folder, sweep.data) if args.use_unlabelled and plan.finalists else {}
         if teach and not broken and not self.ending.is_over():
             broken = self._train(taught(plan, sweep.data), teach)
         return broken
+
+    def _plan(self, seconds: float | None) -> Plan:
+        args, sweep = self.args, self.sweep
+        epochs = [args.finalist_epochs] if args.finalist_epochs else [args.max_epochs * times for times in LONGER]
+        slots, seeds = self.places.slots, args.finalist_seeds
+        return make_plan(sweep.folder, sweep.data, args.finalists, args.folds, epochs, slots, seconds, seeds, args.last_fit)
 
     def _train(self, plan: Plan, teach=None) -> str | None:
         self.sweep.say(plan.words())

@@ -198,6 +198,21 @@ def test_several_seeds(searched, tmp_path, tiny):
     assert len({network.number for member in members for network in member.networks}) == 12
 
 
+def test_what_time_is_left_after_a_plan_is_planned_again(searched, tmp_path, tiny):
+    def plan(seconds: float):
+        return make_plan(tmp_path, tiny, None, None, [4.0, 8.0], 2, seconds, None)
+
+    first = plan(40.0)
+    assert (len(first.finalists), first.seeds) == (2, 1)
+    train_all(refits(first, searched), searched, tiny)
+    assert all(job in first.jobs for job in plan(1.0).jobs), "no time for anything else"
+    second = plan(200.0)
+    assert (second.folds, second.epochs) == (first.folds, first.epochs), "out of fold on the same folds"
+    assert all(job in second.jobs for job in first.jobs)
+    assert len(second.jobs) > len(first.jobs)
+    assert second.seconds == pytest.approx(makespan(second.times[len(first.jobs) :], 2), rel=0.3), "what is done costs nothing"
+
+
 def test_a_last_fit_answers_for_the_folds(searched, tmp_path, tiny):
     without, plan = (make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, last=last) for last in (False, True))
     nearly_all = [49 / 50 / (2 / 3) * seconds for seconds in without.times[::3]]
