@@ -19,6 +19,7 @@ FEW = 3  # where there is no time budget to fill
 LONGER = (1.0, 1.5, 2.0)  # times the epochs of the search, where nobody says how many
 FOLDS = (5, 6, 4, 3)  # where nobody says how many; the first where there is no limit
 BY_EPOCHS, BY_IMAGES = 0.93, 0.82  # what remains of a loss with twice the epochs, or twice the images (LOG.md)
+TRUE = 0.5  # of the logarithm of two good trials' losses on val; the rest is luck (LOG.md)
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -88,10 +89,9 @@ def make_plan(
 ) -> Plan:
     """Which configurations to train again, so that it is done in time.
 
-    The choice of configurations, epochs and folds that is done in time and promises the lowest cross-entropy: that of the
-    networks of the search together, less what longer trainings and more images take off; then whoever else there is time
-    for, and more seeds. Never for fewer epochs than in the search: half of them are worth less than what the search has
-    (LOG.md).
+    The choice of configurations, epochs and folds that is done in time and promises the lowest cross-entropy: what each is
+    worth, less what they bring each other, longer trainings and more images; then whoever else there is time for, and more
+    seeds. Never for fewer epochs than in the search: half of them are worth less than what the search has (LOG.md).
 
     Args:
         folder: of a sweep that has been searched.
@@ -127,15 +127,15 @@ def make_plan(
     if seconds is None:
         return plan(range(len(taken)), *options[0])
     most = SLACK * seconds
-    losses = _together(np.stack([member.val for member in taken]), data.val.labels)
-    order = sorted(losses, key=lambda chosen: (-len(chosen) if count else 0, losses[chosen]))
+    promises = _promises(taken, data.val.labels, worth(taken, read(folder / "record.db")[1]))
+    order = sorted(promises, key=lambda chosen: (-len(chosen) if count else 0, promises[chosen]))
     found = []
     for budget, some in options:
         fits = next((chosen for chosen in order if plan(chosen, budget, some).seconds <= most), None)
         if fits:
             images = labelled * (some - 1) / some  # that a network learns from, to those of the search's
-            promised = losses[fits] * BY_EPOCHS ** log2(budget / epochs[0]) * BY_IMAGES ** log2(images)
-            found.append((-len(fits) if count else 0, promised, fits, (budget, some)))
+            remains = BY_EPOCHS ** log2(budget / epochs[0]) * BY_IMAGES ** log2(images)
+            found.append((-len(fits) if count else 0, promises[fits] * remains, fits, (budget, some)))
     if found:
         *_, chosen, option = min(found)
         for i in range(len(taken)):  # the time that is still left
@@ -148,11 +148,42 @@ def make_plan(
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
 
 
-def _together(probs: np.ndarray, labels: np.ndarray) -> dict[tuple[int, ...], float]:
-    """The cross-entropy of the mean of every choice of members: of the dozen at most that a search keeps, some thousands."""
-    right = right_class(probs, labels)
-    every = [chosen for size in range(1, len(right) + 1) for chosen in combinations(range(len(right)), size)]
-    return {chosen: float(-np.log(right[list(chosen)].mean(axis=0)).mean()) for chosen in every}
+def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
+    """What each one's loss will be, to that of the middle one of those that were trained to the end.
+
+    By their losses at the last rung that it was judged at, where all are as far; but only a part of a difference, TRUE of its
+    logarithm: the best of many on one val is lucky. `rungs` as in the record.
+    """
+    losses: dict[int, dict[int, float]] = {member.trial: {} for member in members}
+    for row in rungs:
+        if row["number"] in losses and not row["partial"]:
+            losses[row["number"]][row["rung"]] = row["metrics"]["val_loss"]
+    last = max((max(own) for own in losses.values() if own), default=None)
+    whole = [own for own in losses.values() if last in own]
+    middle = {rung: float(np.median([own[rung] for own in whole if rung in own])) for rung in (whole[0] if whole else ())}
+    reached = [max((rung for rung in losses[member.trial] if rung in middle), default=None) for member in members]
+    return [
+        1.0 if rung is None else (losses[member.trial][rung] / middle[rung]) ** TRUE
+        for member, rung in zip(members, reached, strict=True)
+    ]
+
+
+def _promises(members: Sequence[Member], labels: np.ndarray, worth: Sequence[float]) -> dict[tuple[int, ...], float]:
+    """Of every choice of members: what they are worth in the mean, times what remains of a loss when they are together.
+
+    That is measured on val where all were trained as far; where not, what usually remains (LOG.md).
+    """
+    right = right_class(np.stack([member.val for member in members]), labels)
+    alone, worths = -np.log(right).mean(axis=1), np.array(worth)
+    trained = [round(member.metrics["budget"], 6) for member in members]
+    out = {}
+    for size in range(1, len(right) + 1):
+        for chosen in map(list, combinations(range(len(right)), size)):
+            remains = 0.75 + 0.25 / size
+            if len({trained[i] for i in chosen}) == 1:
+                remains = -np.log(right[chosen].mean(axis=0)).mean() / alone[chosen].mean()
+            out[tuple(chosen)] = float(remains * worths[chosen].mean())
+    return out
 
 
 def _timed(plan: Plan, done: set[tuple], slots: int) -> Plan:
