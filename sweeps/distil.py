@@ -45,7 +45,7 @@ def main():
     out = free_folder(args.out, folder / "distilled")
     teacher = Teacher([member.networks[FOLD] for member in members], about, args.device)
     steps = fit(config, own, args.device, teach=teacher)
-    of = f"trial {alone.trial} {config.arch}, taught by {len(members)} networks"
+    of = f"trial {alone.trial} {config.arch}, taught by {_networks(members)}"
     print(f"{of}: {len(own.train):,} images to train, {len(own.val):,} that none of them has seen.")
     began = time.monotonic()
     curve, state = follow(steps, config, own)
@@ -65,7 +65,7 @@ def parse() -> Namespace:
     p.add_argument(
         "--trial", type=positive(int, or_zero=True), help="the finalist whose configuration is taught (default: the fastest)"
     )
-    p.add_argument("--epochs", type=positive(float, 1e5), help=f"(default: {LONGER:g} times the finalists')")
+    p.add_argument("--epochs", type=positive(float, 1e5), help=f"that it is trained (default: {LONGER:g} times the finalists')")
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
     p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
@@ -138,6 +138,10 @@ class Teacher:
         return (total.clamp(min=1e-7).log() / self.temperature).softmax(dim=1)
 
 
+def _networks(members: list[Member]) -> str:
+    return f"{len(members)} network{'s' * (len(members) > 1)}"
+
+
 def show(about: dict, members: list[Member], alone: Member, errors: int, state, own, data):
     """The pupil, one that nobody taught, and the ensemble, on the images that none of their networks has seen."""
     held = folds_of(all_labels(data).train.labels, len(members[0].networks)) == FOLD
@@ -149,7 +153,7 @@ def show(about: dict, members: list[Member], alone: Member, errors: int, state, 
     rows = {
         "taught": (errors, taught),
         f"trial {alone.name} by itself": (scores.errors(alone.val[held], own.val.labels), ms[alone.name]),
-        f"ensemble, {len(members)} networks": (scores.errors(said, own.val.labels), sum(ms.values())),
+        f"ensemble, {_networks(members)}": (scores.errors(said, own.val.labels), sum(ms.values())),
     }
     title = f"On {len(own.val):,} images out of fold; ms an image in batches of 128, {torch.get_num_threads()} thread(s)"
     table = Table(title=title, title_justify="left")

@@ -26,7 +26,9 @@ HOLDS = ("record.db", kept.FILE)  # a sweep, or what was kept of one
 def main():
     p = Parser(prog="ensemble.py", description=__doc__.split("\n")[0])
     p.add_argument("sweeps", nargs="+", metavar="SWEEP", help="names under --results, or folders")
-    p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best)")
+    p.add_argument(
+        "--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: whichever is best out of fold)"
+    )
     p.add_argument("--max-latency", type=positive(float, 1e6), metavar="MS", help="milliseconds an image that it may take")
     p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
     p.add_argument("--out", help="the folder to write (default: ensemble-2, -3, ... in that of the first sweep)")

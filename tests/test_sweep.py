@@ -114,7 +114,7 @@ def test_finalists(tmp_path, command, refuses):
     assert fast["ms_per_image"] <= 1.5 * fastest
     assert [len(m["networks"]) for m in fast["members"]] == [1]
     assert len(list(csv.reader((tmp_path / "fast" / "submission.csv").open()))) == 2001
-    assert "the fastest network takes" in refuses(ensemble.main, "s", *results, "--max-latency", 1e-4)
+    assert "the fastest member takes" in refuses(ensemble.main, "s", *results, "--max-latency", 1e-4)
     assert not (folder / "ensemble-3").exists()
     assert "holds an ensemble already" in refuses(ensemble.main, "s", *results, "--out", tmp_path / "fast")
     assert "holds no sweep" in refuses(ensemble.main, "nothing", *results)
@@ -131,6 +131,7 @@ def test_finalists(tmp_path, command, refuses):
     assert (of_kept["method"], of_kept["judged_on"]) == (about["method"], about["judged_on"])
     assert of_kept["judged"]["loss"] == pytest.approx(about["judged"]["loss"], rel=1e-3), "its numbers have three digits"
     assert of_kept["ms_per_image"] == about["ms_per_image"]
+    assert "the fastest member takes" in refuses(ensemble.main, kept, "--max-latency", 1.5 * fastest), "all folds together"
     lines, kept_lines = ((of / "submission.csv").read_text().splitlines() for of in (folder, tmp_path / "of-kept"))
     assert sum(a != b for a, b in zip(lines, kept_lines, strict=True)) < 10
     status, said, _ = command(ensemble.main, kept, folder, "--out", tmp_path / "both")

@@ -57,7 +57,7 @@ def combine(
     probs = np.stack([m.val for m in members])
     judged, methods_judged, one_each = _choose(probs, labels, methods, members, one, max_latency)
     chosen = [i for i in range(len(members)) if judged.weights[i] > 0]
-    networks = {i: members[i].answering[:1] if one_each else members[i].answering for i in chosen}
+    networks = {i: asked(members[i], one_each) for i in chosen}
     splits = {name: part for name in ("test", "unlabelled") if len(part := getattr(data, name))}
     said = _predictions([(members[i], networks[i]) for i in chosen], splits, places)
     answers = {
@@ -141,11 +141,18 @@ def _choose(probs, labels, methods, members, one, max_latency) -> tuple[Judged, 
     if max_latency is None:
         return taken, judged, False
     for one_each in (False, True):
-        costs = [ms * (1 if one_each else len(member.answering)) for ms, member in zip(one, members, strict=True)]
+        costs = [ms * len(asked(member, one_each)) for ms, member in zip(one, members, strict=True)]
         fitting = [j for _, j in by_size(probs, labels, costs, max_latency)]
         if fitting:
             return min(fitting, key=lambda j: j.loss), judged, one_each
-    raise BadInput(f"--max-latency {max_latency:g}: the fastest network takes {min(one):.3g} ms an image; allow for more")
+    least = min(ms * len(asked(member, True)) for ms, member in zip(one, members, strict=True))
+    raise BadInput(f"--max-latency {max_latency:g}: the fastest member takes {least:.3g} ms an image; allow for more")
+
+
+def asked(member: Member, one_each: bool) -> tuple[Network, ...]:
+    """The networks of a member that predict; one alone only where it is there, and not what all of them said together."""
+    alone = one_each and not isinstance(member.answering[0], kept.Said)
+    return member.answering[:1] if alone else member.answering
 
 
 def _predictions(members: list[tuple[Member, Sequence[Network]]], splits, places) -> list[dict[str, np.ndarray]]:

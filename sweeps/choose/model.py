@@ -30,7 +30,8 @@ class Model:
         try:
             about = json.loads((folder / FILE).read_text())
         except (OSError, ValueError) as wrong:
-            raise BadInput(f"{folder} holds no {FILE} that can be read; combine the sweep: sweeps/ensemble.py") from wrong
+            mend = "combine it: sweeps/ensemble.py" if (folder / "record.db").exists() else "name a sweep that has ended"
+            raise BadInput(f"{folder} holds no {FILE} that can be read; {mend}") from wrong
         loaded: dict[str, Network] = {}
 
         def network(path: str) -> Network:

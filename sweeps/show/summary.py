@@ -66,8 +66,9 @@ def _best_trials(trials: pd.DataFrame, images: int) -> Table:
 
 def _ensembles(ensemble: dict) -> Table:
     table = _table(f"Ensembles, {_judged_on(ensemble)}{_taught(ensemble)}")
-    table.caption = "chosen: the lowest loss, unless it makes clearly more errors than the best network alone"
-    table.caption_justify = "left"
+    if len(ensemble["methods"]) > 1:
+        table.caption = "chosen: the lowest loss, unless it makes clearly more errors than the best network alone"
+        table.caption_justify = "left"
     table.add_column("method")
     for name in ("members", "errors", "error", "95 % interval", "loss"):
         table.add_column(name, justify="right", no_wrap=True)
