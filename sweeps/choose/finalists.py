@@ -110,7 +110,8 @@ def make_plan(
     taken = pick(find(folder), data.val.labels, count or (FEW if seconds is None else MOST))
     if not taken:
         return replace(nothing, why="no trial left a network")
-    configs = {trial["number"]: trial["config"] for trial in read(folder / "record.db")[0]}
+    trials, rungs = read(folder / "record.db")
+    configs = {trial["number"]: trial["config"] for trial in trials}
     done = finished(folder)
     options = list(product(epochs, cuts))
     begun = {(budget, some) for _, budget, some, *_ in done if some != LAST}
@@ -127,7 +128,7 @@ def make_plan(
     if seconds is None:
         return plan(range(len(taken)), *options[0])
     most = SLACK * seconds
-    promises = _promises(taken, data.val.labels, worth(taken, read(folder / "record.db")[1]))
+    promises = _promises(taken, data.val.labels, worth(taken, rungs))
     order = sorted(promises, key=lambda chosen: (-len(chosen) if count else 0, promises[chosen]))
     found = []
     for budget, some in options:
@@ -168,13 +169,13 @@ def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
     ]
 
 
-def _promises(members: Sequence[Member], labels: np.ndarray, worth: Sequence[float]) -> dict[tuple[int, ...], float]:
+def _promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[float]) -> dict[tuple[int, ...], float]:
     """Of every choice of members: what they are worth in the mean, times what remains of a loss when they are together.
 
     That is measured on val where all were trained as far; where not, what usually remains (LOG.md).
     """
     right = right_class(np.stack([member.val for member in members]), labels)
-    alone, worths = -np.log(right).mean(axis=1), np.array(worth)
+    alone, worths = -np.log(right).mean(axis=1), np.array(worths)
     trained = [round(member.metrics["budget"], 6) for member in members]
     out = {}
     for size in range(1, len(right) + 1):

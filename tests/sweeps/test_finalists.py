@@ -9,8 +9,8 @@ import pytest
 import safetensors.numpy
 
 from sweeps.choose import finalists
-from sweeps.choose.finalists import make_plan, makespan, pick, taught, teachers
-from sweeps.choose.members import PREDICTIONS, Network, find, out_of_fold
+from sweeps.choose.finalists import make_plan, makespan, pick, taught, teachers, worth
+from sweeps.choose.members import PREDICTIONS, Member, Network, find, out_of_fold
 from sweeps.resume import before
 from sweeps.search import refits as refitting
 from sweeps.search.record import Record, read
@@ -130,6 +130,19 @@ def test_who_takes_too_long_makes_way(searched, tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(finalists, "pick", slow)
     assert [f.trial for f in make_plan(tmp_path, tiny, 3, 5, [4.0], 2, None).finalists] == [0, 2, 1]
     assert [f.trial for f in make_plan(tmp_path, tiny, 3, 5, [4.0], 2, 100.0).finalists] == [0, 1]
+
+
+def test_half_of_a_difference_on_val_is_luck():
+    def rung(number: int, at: int, loss: float, partial: int = 0) -> dict:
+        return {"number": number, "rung": at, "partial": partial, "metrics": {"val_loss": loss}}
+
+    members = [Member(number, "convnet", {}, (), np.empty(0)) for number in range(5)]
+    to_the_end = [
+        rung(n, at, loss) for n, *losses in ((0, 0.8, 0.1), (1, 1.0, 0.4), (2, 1.2, 0.4)) for at, loss in enumerate(losses)
+    ]
+    stopped = [rung(3, 0, 4.0), rung(4, 0, 1.0), rung(4, 1, 0.001, partial=1)]
+    assert worth(members, to_the_end + stopped) == pytest.approx([0.5, 1.0, 1.0, 2.0, 1.0])
+    assert worth(members, [rung(0, 0, 0.3, partial=1)]) == [1.0] * 5, "nobody came to a rung"
 
 
 def refits(plan, record):
