@@ -72,6 +72,7 @@ def test_a_sweep_by_trials(tmp_path, sample):
     assert sum(labels[int(r["ImageId"])] != int(r["Label"]) for r in rows) == chosen["test"]["errors"]
 
 
+@pytest.mark.timeout(600)  # a sweep, its resumption, and two commands that train
 def test_finalists(tmp_path, command, refuses):
     """Judged out of fold on every labelled image; combined again in other ways; gone on with."""
     (tmp_path / "mine.py").write_text(
