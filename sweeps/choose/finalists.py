@@ -96,7 +96,7 @@ def make_plan(
     Args:
         folder: of a sweep that has been searched.
         count: of finalists at most; None: as many as there is time for, MOST at most.
-        folds: None: those that were begun, else one of FOLDS.
+        folds: None: one of FOLDS. Folds and epochs that were begun are done first; without a limit there are no others.
         epochs: that each network may be trained for, the least first.
         slots: networks trained at a time.
         seconds: that are left; None: no limit.
@@ -114,8 +114,10 @@ def make_plan(
     configs = {trial["number"]: trial["config"] for trial in trials}
     done = finished(folder)
     options = list(product(epochs, cuts))
-    begun = {(budget, some) for _, budget, some, *_ in done if some != LAST}
-    options = [(budget, some) for budget, some in options if (round(budget, 6), some) in begun] or options
+    binding = ("running", "interrupted") if seconds is not None else ("running", "interrupted", "complete")
+    begun = [t["config"] for t in trials if t["refits"] is not None and t["state"] in binding]
+    bound = {(round(config["epochs"], 6), config["folds"]) for config in begun if not config.get("unlabelled")}
+    options = [(budget, some) for budget, some in options if (round(budget, 6), some) in bound] or options
     labelled = (len(data.train) + len(data.val)) / len(data.train)
     finalists = []
     for member in taken:

@@ -216,14 +216,22 @@ def test_what_time_is_left_after_a_plan_is_planned_again(searched, tmp_path, tin
         return make_plan(tmp_path, tiny, None, None, [4.0, 8.0], 2, seconds, None)
 
     first = plan(40.0)
-    assert (len(first.finalists), first.seeds) == (2, 1)
+    assert (len(first.finalists), first.seeds, first.folds, first.epochs) == (2, 1, 4, 4.0)
+    search = refits(first, searched)
+    train_all(search, searched, tiny, until=4)
+    searched.interrupt_all("the sweep was cut off")
+    half = plan(300.0)
+    assert (half.folds, half.epochs) == (4, 4.0), "what was begun is finished first"
+    assert all(job in half.jobs for job in first.jobs)
     train_all(refits(first, searched), searched, tiny)
     assert all(job in first.jobs for job in plan(1.0).jobs), "no time for anything else"
-    second = plan(200.0)
-    assert (second.folds, second.epochs) == (first.folds, first.epochs), "out of fold on the same folds"
-    assert all(job in second.jobs for job in first.jobs)
+    second = plan(30.0)
+    assert all(job in second.jobs for job in first.jobs), "what is done costs nothing"
     assert len(second.jobs) > len(first.jobs)
-    assert second.seconds == pytest.approx(makespan(second.times[len(first.jobs) :], 2), rel=0.3), "what is done costs nothing"
+    assert second.seconds == pytest.approx(makespan(second.times[len(first.jobs) :], 2), rel=0.3)
+    much = plan(300.0)
+    assert (much.folds, much.epochs) == (6, 8.0), "with much more time, what is worth more"
+    assert make_plan(tmp_path, tiny, None, None, [4.0, 8.0], 2, None, None).folds == 4, "without a limit nothing is done twice"
 
 
 def test_a_last_fit_answers_for_the_folds(searched, tmp_path, tiny):
@@ -233,7 +241,7 @@ def test_a_last_fit_answers_for_the_folds(searched, tmp_path, tiny):
     assert "on 3 folds (and once more on all but the 50th part) for 4 epochs: 8 networks" in plan.words()
     train_all(refits(without, searched), searched, tiny)
     assert make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, last=True).seconds == pytest.approx(max(nearly_all))
-    assert make_plan(tmp_path, tiny, 2, None, [4.0], 2, 1e6, last=True).folds == 3, "the folds that were begun"
+    assert make_plan(tmp_path, tiny, 2, None, [4.0], 2, None, last=True).folds == 3, "the folds that are done"
     before = out_of_fold(tmp_path, tiny)
     assert all(member.answering == member.networks for member in before)
     train_all(refits(plan, searched), searched, tiny)
