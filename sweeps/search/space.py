@@ -9,8 +9,7 @@ from trainable.archs.torchvision_zoo import ZOO
 from trainable.augment import AUGMENTS
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
-# Where every search begins: this recipe on the first architecture of each family. Parameters are named as in `recipe_space`;
-# what is absent is drawn.
+# The recipe that every search begins with. Parameters are named as in `recipe_space`; what is absent is drawn.
 START = {
     "batch_size": 128,
     "optimizer": "muon",
@@ -26,14 +25,17 @@ START = {
 }
 # Ten errors of sixty fewer than at full strength, with either of two seeds; convnet does not care (LOG.md).
 WEAKER = {f"augment.{name}": 0.7 * a.default for name, a in AUGMENTS.items() if a.high}
-# Knobs other than the architecture's defaults, and other parameters; where there are several, the others come after all
-# families. Differently aligned, networks err on different images.
-STARTS = {
-    "convnet": ({"convnet.width": 32},),
-    "wide": ({**WEAKER, "align": "slant"}, {**WEAKER, "align": "moments"}, WEAKER),
-    "plain": ({"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5},),  # the published one takes ten times as long
-    "strided": ({**WEAKER, "strided.dropout": 0.2}, {**WEAKER, "strided.dropout": 0.2, "align": "slant"}),
-}
+# What is tried first, in this order, and how it differs from the recipe and the architecture's defaults: what trains fast and
+# well comes first, for searches that last minutes; differently aligned, networks err on different images (LOG.md).
+STARTS = (
+    ("wide", {**WEAKER, "align": "slant"}),
+    ("wide", WEAKER),
+    ("strided", {**WEAKER, "strided.dropout": 0.2, "align": "slant"}),
+    ("convnet", {"convnet.width": 32}),
+    ("wide", {**WEAKER, "align": "moments"}),
+    ("strided", {**WEAKER, "strided.dropout": 0.2}),
+    ("plain", {"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5}),  # the published one takes ten times as long
+)
 ADAMW = {"optimizer": "adamw", "adamw.lr": 4e-3}  # of torchvision's networks
 
 
@@ -71,16 +73,18 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
         knobs = archs[arch](trial)
         return {"arch": arch, **{f"{arch}.{knob}": value for knob, value in knobs.items()}, **recipe_space(trial)}
 
-    families: dict[str, str] = {}
-    for arch in archs:
-        families.setdefault(ARCHS[arch].family, arch)
-    starts = [_starts(arch) for arch in families.values()]
-    return Space(draw, tuple(first for first, *_ in starts) + tuple(other for _, *others in starts for other in others))
+    starts = [(arch, own) for arch, own in STARTS if arch in archs]
+    begun = {ARCHS[arch].family for arch, _ in starts}
+    for arch in archs:  # and one of every other family
+        if ARCHS[arch].family not in begun:
+            begun.add(ARCHS[arch].family)
+            starts.append((arch, ADAMW if arch in ZOO else {}))
+    return Space(draw, tuple(_start(arch, own) for arch, own in starts))
 
 
-def _starts(arch: str) -> list[dict]:
+def _start(arch: str, own: dict) -> dict:
     knobs = {f"{arch}.{knob}": value for knob, value in ARCHS[arch].DEFAULTS.items()}
-    return [{"arch": arch, **knobs, **START, **own} for own in STARTS.get(arch, (ADAMW if arch in ZOO else {},))]
+    return {"arch": arch, **knobs, **START, **own}
 
 
 def _small_convnet(trial) -> dict:
