@@ -36,7 +36,7 @@ def main():
     if args.ensemble:
         lookup(ENSEMBLES, args.ensemble, "ensemble")
     results = results_folder(args.results)
-    folders = [sweep_folder(name, results, *HOLDS) for name in args.sweeps]
+    folders = list(dict.fromkeys(sweep_folder(name, results, *HOLDS) for name in args.sweeps))
     data = data_of(folders)
     out = Path(args.out).resolve() if args.out else _unused(folders[0])
     if (out / "ensemble.json").exists():
@@ -50,6 +50,9 @@ def main():
     if about is None:
         raise BadInput(f"{', '.join(args.sweeps)} left no network; go on with one: --resume {folders[0].name}")
     summary.show_ensemble(console, about)
+    if len(folders) > 1:
+        numbered = ", ".join(f"{number}/: {folder.name}" for number, folder in enumerate(folders, start=1))
+        console.print(f"Trials of {numbered}", markup=False, highlight=False)
     console.print(f"\nIn {out}: ensemble.json, submission.csv", markup=False, highlight=False, soft_wrap=True)
 
 

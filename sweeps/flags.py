@@ -56,7 +56,7 @@ def sweep_folder(given: str, results: Path, *holds: str) -> Path:
     """Of a sweep that is named, or pointed at as the folder that `holds` one of these files, record.db unless said; it need
     not be there."""
     there = any(os.path.isfile(f"{given}/{name}") for name in holds or ("record.db",))
-    return Path(given).resolve() if there else results / given
+    return (Path(given) if there else results / given).resolve()
 
 
 def seconds(flag: str, text: str) -> float:

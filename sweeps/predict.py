@@ -34,7 +34,8 @@ def main():
     if args.threads:
         torch.set_num_threads(args.threads)
     began, passed = time.monotonic(), ""
-    with tqdm(unit="image", unit_scale=True) as bar:
+    asked = None if args.cascade else sum(len(networks) for _, networks in model.members) * len(split)
+    with tqdm(total=asked, unit="image", unit_scale=True) as bar:  # an image counts for every network
         if args.cascade:
             probs, unsure = model.cascade(split, bar.update)
             passed = f"; {unsure.mean():.2%} of them passed on to the ensemble"

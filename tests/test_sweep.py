@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ import ray
 from running import ROOT, bench, check_folder, check_mlflow, count, finish, load_file_of, processes_under, resume, start, wait
 
 from sweeps import distil, ensemble, predict
+from sweeps.choose import kept as kept_members
 from sweeps.search import launch
 from sweeps.search.cluster import cluster
 from sweeps.search.draw import SEARCHERS
@@ -135,10 +137,23 @@ def test_finalists(tmp_path, command, refuses):
     assert "the fastest member takes" in refuses(ensemble.main, kept, "--max-latency", 1.5 * fastest), "all folds together"
     lines, kept_lines = ((of / "submission.csv").read_text().splitlines() for of in (folder, tmp_path / "of-kept"))
     assert sum(a != b for a, b in zip(lines, kept_lines, strict=True)) < 10
-    status, said, _ = command(ensemble.main, kept, folder, "--out", tmp_path / "both")
+    # Several sweeps together: a copy counts once, and rows say whose trial they mean.
+    status, said, _ = command(ensemble.main, kept, folder, "--out", tmp_path / "once")
     assert status == 0
+    assert pd.read_parquet(tmp_path / "once" / "predictions.parquet")["member"].nunique() == 4
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(folder / "sweep.json", other)
+    members = [replace(m, networks=tuple(replace(n, digest=n.digest[::-1]) for n in m.networks)) for m in kept_members.read(kept)]
+    kept_members.write(other, members, ["test"], [m.networks[0].ms for m in members])
+    status, said, _ = command(ensemble.main, folder, other, "--out", tmp_path / "both")
+    assert status == 0
+    assert "Trials of 1/: s, 2/: other" in said
+    about_both = json.loads((tmp_path / "both" / "ensemble.json").read_text())
+    assert {name[:2] for name in about_both["sizes"][-1]["names"]} == {"1/", "2/"}
+    assert {m["sweep"] for m in about_both["members"]} <= {1, 2}
     both = pd.read_parquet(tmp_path / "both" / "predictions.parquet")
-    assert both["member"].nunique() == 2 * pd.read_parquet(kept / "predictions.parquet")["member"].nunique() == 8
+    assert both["member"].nunique() == 8
     assert both.groupby(["member", "split"]).size().unique().tolist() == [10_000, 2000]
     assert np.exp(both.filter(like="logp_").astype(float)).sum(axis=1).to_numpy() == pytest.approx(np.ones(len(both)), abs=0.01)
 

@@ -2,7 +2,9 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -100,13 +102,17 @@ def combine(
 
 def candidates(folders: Sequence[Path], data: Dataset) -> tuple[list[Member], np.ndarray, str]:
     """The members to choose from, lowest cross-entropy first; the labels of the images that judge them, and their name."""
-    whole = [folder for folder in folders if (folder / "record.db").exists()]
-    members = [member for folder in whole for member in out_of_fold(folder, data)]
-    members += [member for folder in folders if folder not in whole for member in kept.read(folder)]
-    labels, split = (all_labels(data).train.labels, kept.JUDGED) if members else (data.val.labels, "val")
-    if not members:
-        members = [member for folder in whole for member in find(folder)]
-    return sorted(members, key=lambda member: member.metrics["val_loss"]), labels, split
+    whole = [(folder / "record.db").exists() for folder in folders]
+    found = [out_of_fold(folder, data) if there else kept.read(folder) for folder, there in zip(folders, whole, strict=True)]
+    labels, split = (all_labels(data).train.labels, kept.JUDGED) if any(found) else (data.val.labels, "val")
+    if not any(found):
+        found = [find(folder) for folder, there in zip(folders, whole, strict=True) if there]
+    members = {}  # each once, were a sweep and a copy of it named
+    for sweep, own in enumerate(found, start=1):
+        for member in own:
+            member = replace(member, sweep=sweep) if len(found) > 1 else member
+            members.setdefault((member.answering[0].digest, member.view), member)
+    return sorted(members.values(), key=lambda member: member.metrics["val_loss"]), labels, split
 
 
 def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[str, float]:
@@ -167,10 +173,12 @@ def _predictions(members: list[tuple[Member, Sequence[Network]]], splits, places
 
 def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]:
     """The best ensemble of each size, its members equally weighed, and what it costs."""
+    alike = Counter(member.name for member in members)
+    names = [f"{m.name} ({m.metrics['budget']:.3g} epochs)" if alike[m.name] > 1 else m.name for m in members]
     return [
         {
             "members": [members[i].trial for i in chosen],
-            "names": [members[i].name for i in chosen],
+            "names": [names[i] for i in chosen],
             "judged": _score(judged),
             "ms_one_network_each": sum(one[i] for i in chosen),
             "ms_per_image": sum(one[i] * len(members[i].answering) for i in chosen),
@@ -204,6 +212,7 @@ def _cascade(
 def _about(member: Member, labels: np.ndarray) -> dict:
     return {
         "trial": member.trial,
+        "sweep": member.sweep,
         "arch": member.arch,
         "view": member.view,
         "seed": member.seed,

@@ -71,12 +71,13 @@ class Member:
     view: int = 0  # in which its networks see the images; 0: as they are
     seed: int = 0  # of a finalist that is trained with several, from 0
     last: Network | None = None  # its last fit, on nearly all labels
+    sweep: int = 0  # whose it is of several that are combined, from 1
 
     @property
     def name(self) -> str:
         """For tables."""
         seed, view = (f" {what} {n}" if n else "" for what, n in (("seed", self.seed), ("view", self.view)))
-        return f"{self.trial}{'u' * self.unlabelled}{seed}{view}"
+        return f"{f'{self.sweep}/' if self.sweep else ''}{self.trial}{'u' * self.unlabelled}{seed}{view}"
 
     @property
     def answering(self) -> tuple[Network, ...]:
