@@ -50,7 +50,7 @@ def write_curves(path: Path, trials: pd.DataFrame, curves: pd.DataFrame, images:
         for s, m in MARKERS.items()
         if (trials["state"] == s).any()
     ]
-    axes.legend(handles=lines + marks, loc="lower left", fontsize=8)
+    axes.legend(handles=lines + marks, loc="upper right", fontsize=8)  # curves fall
     _write(path, figure)
 
 
