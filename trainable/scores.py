@@ -53,6 +53,12 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return 1 / scale
 
 
+def calibrated_cross_entropy(probs: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of `losses` at the temperature where it is lowest."""
+    logits = np.log(probs.clip(1e-12))
+    return cross_entropy(softmax(logits, best_temperature(logits, labels)), labels)
+
+
 def interval(errors: int, images: int) -> tuple[float, float]:
     """Wilson's 95 % interval of an error rate."""
     z = 1.96

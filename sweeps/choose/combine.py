@@ -244,7 +244,7 @@ def _first_few(probs: np.ndarray, labels: np.ndarray, ballots: bool) -> np.ndarr
     losses = []
     for size in range(min(2, len(probs)), len(probs) + 1):
         out = combined(method, probs, _equal(range(size), len(probs)))
-        losses.append(scores.cross_entropy(_sharpen(out, _temperature(out, labels)), labels))
+        losses.append(scores.calibrated_cross_entropy(out, labels))
     return _equal(range(int(np.argmin(losses)) + min(2, len(probs))), len(probs))
 
 

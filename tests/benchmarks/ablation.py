@@ -83,16 +83,11 @@ def compared(found: dict[str, dict[int, np.ndarray]], seconds: dict[str, list[fl
                 "loss": [scores.cross_entropy(probs, labels) for probs in by_seed.values()],
                 "against_base": float(by_image.sum()),
                 "standard_error": float(by_image.std() * len(labels) ** 0.5),
-                "beside_base": [_calibrated_loss(np.mean(pair, axis=0), labels) for pair in pairs],
+                "beside_base": [scores.calibrated_cross_entropy(np.mean(pair, axis=0), labels) for pair in pairs],
                 "seconds": seconds[name],
             }
         )
     return out
-
-
-def _calibrated_loss(probs: np.ndarray, labels: np.ndarray) -> float:
-    logits = np.log(np.clip(probs, 1e-12, 1))
-    return scores.cross_entropy(scores.softmax(logits, scores.best_temperature(logits, labels)), labels)
 
 
 def main():
