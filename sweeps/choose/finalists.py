@@ -130,15 +130,15 @@ def make_plan(
     if seconds is None:
         return plan(range(len(taken)), *options[0])
     most = SLACK * seconds
-    promises = _promises(taken, data.val.labels, worth(taken, rungs))
-    order = sorted(promises, key=lambda chosen: (-len(chosen) if count else 0, promises[chosen]))
+    promised = promises(taken, data.val.labels, worth(taken, rungs))
+    order = sorted(promised, key=lambda chosen: (-len(chosen) if count else 0, promised[chosen]))
     found = []
     for budget, some in options:
         fits = next((chosen for chosen in order if plan(chosen, budget, some).seconds <= most), None)
         if fits:
             images = labelled * (some - 1) / some  # that a network learns from, to those of the search's
             remains = BY_EPOCHS ** log2(budget / epochs[0]) * BY_IMAGES ** log2(images)
-            found.append((-len(fits) if count else 0, promises[fits] * remains, fits, (budget, some)))
+            found.append((-len(fits) if count else 0, promised[fits] * remains, fits, (budget, some)))
     if found:
         *_, chosen, option = min(found)
         for i in range(len(taken)):  # the time that is still left
@@ -171,10 +171,11 @@ def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
     ]
 
 
-def _promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[float]) -> dict[tuple[int, ...], float]:
+def promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[float]) -> dict[tuple[int, ...], float]:
     """Of every choice of members: what they are worth in the mean, times what remains of a loss when they are together.
 
-    That is measured on val where all were trained as far; where not, what usually remains (LOG.md).
+    That is measured on val where all were trained to the end; where not, what usually remains (LOG.md): what has learned
+    little differs much.
     """
     right = right_class(np.stack([member.val for member in members]), labels)
     alone, worths = -np.log(right).mean(axis=1), np.array(worths)
@@ -183,7 +184,7 @@ def _promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[fl
     for size in range(1, len(right) + 1):
         for chosen in map(list, combinations(range(len(right)), size)):
             remains = 0.75 + 0.25 / size
-            if len({trained[i] for i in chosen}) == 1:
+            if all(trained[i] == max(trained) for i in chosen):
                 remains = -np.log(right[chosen].mean(axis=0)).mean() / alone[chosen].mean()
             out[tuple(chosen)] = float(remains * worths[chosen].mean())
     return out

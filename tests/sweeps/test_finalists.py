@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from sweeps.choose import finalists
-from sweeps.choose.finalists import make_plan, makespan, pick, taught, teachers, worth
+from sweeps.choose.finalists import make_plan, makespan, pick, promises, taught, teachers, worth
 from sweeps.choose.members import PREDICTIONS, Member, Network, find, out_of_fold
 from sweeps.resume import before
 from sweeps.search import refits as refitting
@@ -143,6 +143,20 @@ def test_half_of_a_difference_on_val_is_luck():
     stopped = [rung(3, 0, 4.0), rung(4, 0, 1.0), rung(4, 1, 0.001, partial=1)]
     assert worth(members, to_the_end + stopped) == pytest.approx([0.5, 1.0, 1.0, 2.0, 1.0])
     assert worth(members, [rung(0, 0, 0.3, partial=1)]) == [1.0] * 5, "nobody came to a rung"
+
+
+def test_what_has_learned_little_differs_much(tiny):
+    labels, wrong = tiny.val.labels, np.zeros((4, len(tiny.val)), dtype=bool)
+    wrong[:2, :10] = True
+    wrong[2, 10:60], wrong[3, 100:150] = True, True
+    members = [
+        Member(number, "convnet", {"budget": 1.0 if number > 1 else 4.0}, (), probs_of(labels, one))
+        for number, one in enumerate(wrong)
+    ]
+    promised = promises(members, labels, [1.0] * 4)
+    assert promised[0, 1] == pytest.approx(1.0), "they err at the same images"
+    assert promised[2, 3] == promised[0, 2] == pytest.approx(0.875), "stopped early: what two usually bring each other"
+    assert promised[0, 1, 2, 3] == pytest.approx(0.8125)
 
 
 def refits(plan, record):
