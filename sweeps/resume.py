@@ -85,8 +85,12 @@ class Before:
         return [number for number, (_, there) in self.kept.items() if not there]
 
     def losses(self) -> dict[int, float]:
-        """The loss of each network that lies in the folder as it was recorded, by trial."""
-        return {number: loss for number, (loss, there) in self.kept.items() if there}
+        """The loss of each network that lies in the folder as it was recorded, by trial.
+
+        Without what an interrupted trial was between two rungs: that is forgotten when it goes on.
+        """
+        last = {row["number"]: row["partial"] for row in self.rungs}
+        return {number: loss for number, (loss, there) in self.kept.items() if there and not last[number]}
 
     def _lies_there(self, number: int, named: dict[str, str]) -> bool:
         return all(files.is_whole(self.folder / "trials" / str(number) / name, sha) for name, sha in named.items())

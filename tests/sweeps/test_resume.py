@@ -9,6 +9,7 @@ from sweeps import arch_sweep, explain, warm_start
 from sweeps.arguments import parse
 from sweeps.resume import before, check_data, check_space
 from sweeps.search.draw import SEARCHERS
+from sweeps.search.keeper import Keeper
 from sweeps.search.record import Record, read, rows
 from sweeps.search.scheduler import Asha
 from sweeps.search.searcher import Search
@@ -147,6 +148,20 @@ def test_what_there_is_in_words(results):
 def learned(results, space: Space, **other):
     given = {"metric": "val_loss", "max_epochs": 16.0, "fingerprint": before(results / "s").fingerprint, **other}
     return warm_start.learn(before(results / "s"), space, **given)
+
+
+def test_a_network_from_between_two_rungs_does_not_stand_in_the_way_of_the_finished_one(tmp_path):
+    """A trial that goes on may end with a higher loss than it had where it was interrupted."""
+    record = Record(tmp_path / "record.db", about={"arguments": {}, "data": {"fingerprint": "x"}})
+    keeper = Keeper(str(tmp_path / "trials"), 12)
+    for number, loss in enumerate((0.2, 0.3)):
+        record.trial_started(number, {}, {}, {})
+        digests = keeper.keep(number, loss, {"model": f"weights {number}".encode()})
+        end = ("interrupted", "the search ended") if number == 0 else ("complete", "")
+        record.rung(number, 1, {"budget": 3.0, "val_loss": loss}, digests, partial=number == 0, end=end)
+    assert before(tmp_path).losses() == {1: 0.3}
+    assert not keeper.wants(0, 0.21), "while it is trained without a break the better one stays"
+    assert Keeper(str(tmp_path / "trials"), 12, before(tmp_path).losses()).wants(0, 0.21)
 
 
 def test_a_new_sweep_learns_from_another(results, tmp_path):
