@@ -20,6 +20,7 @@ LONGER = (1.0, 1.5, 2.0)  # times the epochs of the search, where nobody says ho
 FOLDS = (5, 6, 4, 3)  # where nobody says how many; the first where there is no limit
 BY_EPOCHS, BY_IMAGES = 0.93, 0.82  # what remains of a loss with twice the epochs, or twice the images (LOG.md)
 TRUE = 0.5  # of the logarithm of two good trials' losses on val; the rest is luck (LOG.md)
+EARLY = 0.2  # of the longest training: what is seen before says next to nothing of the end (LOG.md)
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -115,7 +116,8 @@ def make_plan(
     done = finished(folder)
     options = list(product(epochs, cuts))
     binding = ("running", "interrupted") if seconds is not None else ("running", "interrupted", "complete")
-    begun = [t["config"] for t in trials if t["refits"] is not None and t["state"] in binding]
+    candidates = {member.trial for member in taken}
+    begun = [t["config"] for t in trials if t["refits"] in candidates and t["state"] in binding]
     bound = {(round(config["epochs"], 6), config["folds"]) for config in begun if not config.get("unlabelled")}
     options = [(budget, some) for budget, some in options if (round(budget, 6), some) in bound] or options
     labelled = (len(data.train) + len(data.val)) / len(data.train)
@@ -219,9 +221,10 @@ def teachers(plan: Plan, folder: Path, data: Dataset) -> dict[int, np.ndarray]:
 
 def pick(members: Sequence[Member], labels: np.ndarray, count: int) -> list[Member]:
     """Good and different: the best first, then again and again the one whose mean with those taken has the lowest
-    cross-entropy on val. Those that were trained furthest come before all others.
+    cross-entropy on val. Those that were trained furthest come before all others; those that were stopped EARLY are left out.
     """
     furthest = max((round(m.metrics["budget"], 6) for m in members), default=0)
+    members = [m for m in members if m.metrics["budget"] >= EARLY * furthest]
     whole = [m for m in members if round(m.metrics["budget"], 6) == furthest]
     order = grow(np.stack([m.val for m in whole]), labels) if whole else []
     taken = [whole[i] for i in order[:count]]

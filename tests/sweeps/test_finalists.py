@@ -67,6 +67,9 @@ def test_good_and_different(searched, tmp_path, tiny):
     assert [m.trial for m in members] == [0, 1, 2, 3, 4]
     assert [m.trial for m in pick(members, tiny.val.labels, 2)] == [0, 2], "1 is better than 2 and errs where 0 does"
     assert [m.trial for m in pick(members, tiny.val.labels, 5)][-1] == 4, "what was trained less comes last"
+    early = [replace(m, metrics={**m.metrics, "budget": 0.7}) if m.trial == 4 else m for m in members]
+    assert [m.trial for m in pick(early, tiny.val.labels, 5)] == [0, 2, 1, 3], "a sixth of the training says nothing"
+    assert [m.trial for m in pick(early[-1:], tiny.val.labels, 5)] == [4], "where there is no other"
     assert pick([], tiny.val.labels, 3) == []
 
 
