@@ -38,6 +38,7 @@ VARIANTS = {
     "augmentation x 1.4": 1.4,
     "no elastic": {"augment.elastic": 0.0},
     "cutmix": {"augment.cutmix": 0.2},
+    "mixup + cutmix + erasing": {"augment.mixup": 0.2, "augment.cutmix": 0.15, "augment.erasing": 0.15},
     "no averaged weights": {"average": 0.0},
     "no label smoothing": {"label_smoothing": 0.0},
     "cosine": {"lr_schedule": "cosine"},
