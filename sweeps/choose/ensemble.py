@@ -198,7 +198,7 @@ def _cascade(
         found.append((one[i] + made.share * large_ms, i, made))
     ms, i, made = min(found, key=lambda item: item[:2])
     return {
-        "first": members[i].trial,
+        "first": members[i].name,
         "first_judged": score(members[i].val, labels),
         "network": os.path.relpath(members[i].answering[0].folder, to),
         "threshold": made.threshold,

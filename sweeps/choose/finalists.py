@@ -32,6 +32,7 @@ class Finalist:
     arch: str
     config: dict  # flat, without a fold
     an_epoch: float  # seconds for all labelled images, on one place, as the search measured it
+    seed: int = 0  # which of those that it is trained with
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,6 @@ class Plan:
     folds: int
     epochs: float
     seconds: float  # that it should take
-    seeds: int = 1
     last: bool = False  # whether each is trained once more in the end, on nearly all labels, to answer for all folds
     unlabelled: bool = False  # whether they learn from unlabelled images too
     why: str = ""  # there are no finalists
@@ -55,24 +55,19 @@ class Plan:
     def jobs(self) -> list[tuple[int, dict]]:
         """The networks to train: of which trial, and the flat configuration; all folds of one after the other."""
         more = {"epochs": self.epochs, "unlabelled": int(self.unlabelled)}
-        seeded = [
-            (f.trial, {**f.config, **more, "seed": f.config["seed"] + seed * SEED})
-            for f in self.finalists
-            for seed in range(self.seeds)
-        ]
+        seeded = [(f.trial, {**f.config, **more, "seed": f.config["seed"] + f.seed * SEED}) for f in self.finalists]
         folds = [(of, {**config, "folds": self.folds, "fold": fold}) for of, config in seeded for fold in range(self.folds)]
         return folds + [(of, {**config, "folds": LAST, "fold": 0}) for of, config in seeded if self.last]
 
     def words(self) -> str:
         if not self.finalists:
             return f"No finalists: {self.why}."
-        names = ", ".join(f"{f.trial} {f.arch}" for f in self.finalists)
+        names = ", ".join(f"{f.trial} {f.arch}{f' (seed {f.seed})' if f.seed else ''}" for f in self.finalists)
         many = f"{len(self.finalists)} finalists" if len(self.finalists) > 1 else "1 finalist"
         also = " and all unlabelled images, with the labels that the others of the fold gave them," if self.unlabelled else ""
-        times = f" with {self.seeds} seeds" if self.seeds > 1 else ""
         last = f" (and once more on all but the {LAST}th part)" if self.last else ""
         return (
-            f"{many} (trials {names}), each trained on {self.folds} folds{last}{times}{also} for {self.epochs:.3g} epochs: "
+            f"{many} (trials {names}), each trained on {self.folds} folds{last}{also} for {self.epochs:.3g} epochs: "
             f"{len(self.jobs)} networks, about {self.seconds / 60:.0f} minutes."
         )
 
@@ -91,8 +86,9 @@ def make_plan(
     """Which configurations to train again, so that it is done in time.
 
     The choice of configurations, epochs and folds that is done in time and promises the lowest cross-entropy: what each is
-    worth, less what they bring each other, longer trainings and more images; then whoever else there is time for, and more
-    seeds. Never for fewer epochs than in the search: half of them are worth less than what the search has (LOG.md).
+    worth, less what they bring each other, longer trainings and more images; then whoever else there is time for, and these
+    again with other seeds, the best first. Never for fewer epochs than in the search: half of them are worth less than what
+    the search has (LOG.md).
 
     Args:
         folder: of a sweep that has been searched.
@@ -126,8 +122,10 @@ def make_plan(
         an_epoch = labelled * (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
         finalists.append(Finalist(member.trial, member.arch, configs[member.trial], an_epoch))
 
-    def plan(chosen: Iterable[int], budget: float, some: int, seeds: int = seeds or 1) -> Plan:
-        return _timed(Plan(tuple(finalists[i] for i in chosen), some, budget, 0.0, seeds, last), done, slots)
+    def plan(chosen: Iterable[int], budget: float, some: int, more: Iterable[tuple[int, int]] = ()) -> Plan:
+        """`more`: seeds, and of whom."""
+        seeded = [*product(range(seeds or 1), chosen), *more]
+        return _timed(Plan(tuple(replace(finalists[i], seed=seed) for seed, i in seeded), some, budget, 0.0, last), done, slots)
 
     if seconds is None:
         return plan(range(len(taken)), *options[0])
@@ -146,8 +144,11 @@ def make_plan(
         for i in range(len(taken)):  # the time that is still left
             more = tuple(sorted({*chosen, i}))
             chosen = more if plan(more, *option).seconds <= most else chosen
-        each = [seeds] if seeds else range(MOST, 0, -1)
-        return next(p for some in each if (p := plan(chosen, *option, some)).seconds <= most)
+        more = []
+        for seeded in () if seeds else product(range(1, MOST), chosen):
+            if plan(chosen, *option, [*more, seeded]).seconds <= most:
+                more.append(seeded)
+        return plan(chosen, *option, more)
     least = min((plan([i], *option) for i in range(len(taken)) for option in options), key=lambda plan: plan.seconds)
     why = f"one alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")

@@ -117,9 +117,13 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny, monkeypatch):
     with monkeypatch.context() as m:
         m.setattr(finalists, "BY_EPOCHS", 1.0)
         assert plan(seconds=1.9 * three, **longer).epochs == 4.0, "where longer trainings bring nothing, others have the time"
-    seeds = {seconds: plan(seconds=seconds, seeds=None).seeds for seconds in (three, 3 * three, 10 * three, 1e6)}
-    assert list(seeds.values()) == [1, 1, 4, finalists.MOST], "what time there is after all of them goes to more seeds"
-    assert plan(seeds=None).seeds == 1
+    seeds = [[f.trial for f in plan(seconds=s, seeds=None).finalists] for s in (three, 3 * three, 4 * three, 1e6)]
+    assert seeds[0] == [0, 2, 1]
+    assert [again[5:] for again in seeds[1:3]] == [[0], [0, 2, 1, 3]], (
+        "what time there is after all goes to more seeds, best first"
+    )
+    assert len(seeds[3]) == 5 * finalists.MOST
+    assert not any(f.seed for f in plan(seeds=None).finalists)
     assert plan(**longer).epochs == 4.0, "without a limit they are not trained longer"
     jobs = plan(count=1).jobs
     assert [config["fold"] for _, config in jobs] == [0, 1, 2, 3, 4]
@@ -218,7 +222,7 @@ def test_out_of_fold(searched, tmp_path, tiny):
 def test_several_seeds(searched, tmp_path, tiny):
     once, twice = (make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, seeds) for seeds in (1, 2))
     assert twice.seconds == pytest.approx(2 * once.seconds)
-    assert "on 3 folds with 2 seeds for 4 epochs: 12 networks" in twice.words()
+    assert "4 finalists (trials 0 convnet, 2 convnet, 0 convnet (seed 1), 2 convnet (seed 1)), each trained on 3" in twice.words()
     train_all(refits(once, searched), searched, tiny)
     assert make_plan(tmp_path, tiny, 2, 3, [4.0], 2, None, 2).seconds == pytest.approx(once.seconds), "half is done"
     train_all(refits(twice, searched), searched, tiny)
@@ -233,7 +237,7 @@ def test_what_time_is_left_after_a_plan_is_planned_again(searched, tmp_path, tin
         return make_plan(tmp_path, tiny, None, None, [4.0, 8.0], 2, seconds, None)
 
     first = plan(40.0)
-    assert (len(first.finalists), first.seeds, first.folds, first.epochs) == (2, 1, 4, 4.0)
+    assert ([f.seed for f in first.finalists], first.folds, first.epochs) == ([0, 0], 4, 4.0)
     search = refits(first, searched)
     train_all(search, searched, tiny, until=4)
     searched.interrupt_all("the sweep was cut off")

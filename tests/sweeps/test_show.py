@@ -118,7 +118,7 @@ def test_summary_fits_80_columns(tmp_path):
         "sizes": [
             {"names": ["0", "123u view 1", "7"], "judged": score, "ms_per_image": 12.345, "ms_one_network_each": 2.0}
         ],
-        "cascade": {"share_passed_on": 0.0123, "first": 3, "ms_per_image": 0.1, "ms_first": 0.09, "judged": score},
+        "cascade": {"share_passed_on": 0.0123, "first": "3", "ms_per_image": 0.1, "ms_first": 0.09, "judged": score},
     }  # fmt: skip
     out = io.StringIO()
     summary.show(Console(file=out, width=80), trials, ensemble, 1500)
