@@ -109,7 +109,7 @@ def make_plan(
         return replace(nothing, why="no trial left a network")
     trials, rungs = read(folder / "record.db")
     configs = {trial["number"]: trial["config"] for trial in trials}
-    done = finished(folder)
+    done = _finished(trials)
     options = list(product(epochs, cuts))
     binding = ("running", "interrupted") if seconds is not None else ("running", "interrupted", "complete")
     candidates = {member.trial for member in taken}
@@ -142,8 +142,8 @@ def make_plan(
     if found:
         *_, chosen, option = min(found)
         for i in range(len(taken)):  # the time that is still left
-            more = tuple(sorted({*chosen, i}))
-            chosen = more if plan(more, *option).seconds <= most else chosen
+            larger = tuple(sorted({*chosen, i}))
+            chosen = larger if plan(larger, *option).seconds <= most else chosen
         more = []
         for seeded in () if seeds else product(range(1, MOST), chosen):
             if plan(chosen, *option, [*more, seeded]).seconds <= most:
@@ -241,10 +241,10 @@ def makespan(seconds: Sequence[float], slots: int) -> float:
     return max(free)
 
 
-def finished(folder: Path) -> set[tuple]:
+def _finished(trials: Sequence[dict]) -> set[tuple]:
     """The keys of the networks that have been trained again on labelled images."""
-    trials = [t for t in read(folder / "record.db")[0] if t["refits"] is not None and t["state"] == "complete"]
-    return {_key(t["refits"], t["config"]) for t in trials if not t["config"].get("unlabelled")}
+    again = [t for t in trials if t["refits"] is not None and t["state"] == "complete"]
+    return {_key(t["refits"], t["config"]) for t in again if not t["config"].get("unlabelled")}
 
 
 def _key(of: int, config: dict) -> tuple:
