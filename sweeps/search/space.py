@@ -25,14 +25,11 @@ START = {
 }
 # Ten errors of sixty fewer than at full strength, with either of two seeds; convnet does not care (LOG.md).
 WEAKER = {f"augment.{name}": 0.7 * a.default for name, a in AUGMENTS.items() if a.high}
-# Of mixed and erased images one network learns worse, and what the others lack (LOG.md).
-MIXED = {**WEAKER, "augment.mixup": 0.2, "augment.cutmix": 0.15, "augment.erasing": 0.15, "label_smoothing": 0.0}
 # What is tried first, in this order, and how it differs from the recipe and the architecture's defaults: what trains fast and
 # well comes first, for searches that last minutes; differently aligned, networks err on different images (LOG.md).
 STARTS = (
     ("wide", {**WEAKER, "align": "slant"}),
     ("wide", WEAKER),
-    ("wide", MIXED),
     ("strided", {**WEAKER, "strided.dropout": 0.2, "align": "slant"}),
     ("convnet", {"convnet.width": 32}),
     ("wide", {**WEAKER, "align": "moments"}),

@@ -91,7 +91,7 @@ def test_starts_with_the_recipe_on_every_architecture(make):
 def test_starting_points_lie_in_their_space(name):
     configs = first_configs(SPACES[name])
     assert len(configs) == len(SPACES[name].start)
-    drawn = [(config.arch, config.align, *config.augment.items()) for config in configs]
+    drawn = [(config.arch, config.align) for config in configs]
     assert len(set(drawn)) == len(drawn)
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     families = {ARCHS[draw_config(SPACES[name], study.ask()).arch].family for _ in range(300)}
