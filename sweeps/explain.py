@@ -46,6 +46,8 @@ def main():
     judged = judgements([row for row in sweep.rungs if row["number"] in searched], sweep.arguments, args.trial)
     if judged:
         console.print(table(judged, sweep.arguments["metric"], sweep.arguments["scheduler"]))
+        if any(not verdict.go_on and row["rung"] < judged[-1][0]["rung"] for row, verdict, _ in judged):
+            say("It went on all the same, as a starting point that its space is sure of.")
     say(f"Train it again: python trainable/train.py --trial {sweep.folder}/{args.trial}")
 
 

@@ -18,7 +18,7 @@ MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
 LONGER = (1.0, 1.5, 2.0)  # times the epochs of the search, where nobody says how many
 FOLDS = (5, 6, 4, 3)  # where nobody says how many; the first where there is no limit
-BY_EPOCHS, BY_IMAGES = 0.93, 0.82  # what remains of a loss with twice the epochs, or twice the images (LOG.md)
+BY_EPOCHS, BY_IMAGES = 0.96, 0.88  # what remains of a loss with twice the epochs, or twice the images (LOG.md)
 TRUE = 0.5  # of the logarithm of two good trials' losses on val; the rest is luck (LOG.md)
 EARLY = 0.2  # of the longest training: what is seen before says next to nothing of the end (LOG.md)
 SLACK = 0.9  # of the time that is left may be planned: estimates err
@@ -186,7 +186,7 @@ def promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[flo
     out = {}
     for size in range(1, len(right) + 1):
         for chosen in map(list, combinations(range(len(right)), size)):
-            remains = 0.75 + 0.25 / size
+            remains = 0.7 + 0.3 / size
             if all(trained[i] == max(trained) for i in chosen):
                 remains = -np.log(right[chosen].mean(axis=0)).mean() / alone[chosen].mean()
             out[tuple(chosen)] = float(remains * worths[chosen].mean())

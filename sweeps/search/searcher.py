@@ -17,6 +17,7 @@ from sweeps.search.record import Record, read, rows
 from sweeps.search.space import Space
 
 HOPELESS = 20  # failures without a success between them, after which a search ends
+FAR = 2.0  # times the worst value that goes on: beyond it, no starting point is good
 DEATHS = 3  # of its process, after which a trial has failed
 PARTS = 4  # in which a batch is computed that did not fit into memory
 METRICS = ("val_loss", "val_error")
@@ -54,7 +55,8 @@ class Search:
 
     Where the record has trials already, the search goes on from them: those that were interrupted are the first that it
     asks to go on with, and it decides as one that was never cut off. Proposals depend on the seed, the trial's number and
-    the results before it, on nothing else.
+    the results before it, on nothing else. The scheduler does not stop a starting point that its space is sure of, unless it is
+    FAR from the others: early in a training it says little of the end (LOG.md).
 
     Args:
         sampler: makes an Optuna sampler from a seed, an entry of SEARCHERS.
@@ -96,6 +98,7 @@ class Search:
         learned = rows(record.path, "learned")
         told = [row["data"] for row in learned if row["what"] == "told"]
         start = [row["data"] for row in learned if row["what"] == "start"] or list(space.start)
+        self.sure = 0 if learned or refits is not None else space.sure
         self.elsewhere = len(told)  # trials of another sweep come first in the study
         for trial in told:
             values = {int(rung): value for rung, value in trial["values"].items()}
@@ -172,7 +175,7 @@ class Search:
         if rung in trial.known:  # trained again, from an older state
             return self._again(number, rung, files)
         trial.known[rung] = metrics
-        end = self._judge(rung, metrics[self.metric])
+        end = self._judge(number, rung, metrics[self.metric])
         self.record.rung(number, rung, metrics, files, end=end)
         self.memory.set_trial_intermediate_value(self._id(number), rung, metrics[self.metric])
         return end is None or self._tell(number, end[0])
@@ -200,12 +203,13 @@ class Search:
             if trial.starts:
                 self._end(number, "interrupted", reason)
 
-    def _judge(self, rung: int, value: float) -> tuple[str, str] | None:
+    def _judge(self, number: int, rung: int, value: float) -> tuple[str, str] | None:
         """How a trial ends at this rung, (state, reason), or None."""
         if rung == len(self.rungs) - 1:
             return "complete", ""
         verdict = self.scheduler.judge(rung, value)
-        return None if verdict.go_on else ("stopped", verdict.words(rung, value))
+        go_on = verdict.go_on or (number < self.sure and value <= FAR * verdict.cut)
+        return None if go_on else ("stopped", verdict.words(rung, value))
 
     def _again(self, number: int, rung: int, files: Mapping[str, str]) -> bool:
         trial = self._running[number]
@@ -277,7 +281,7 @@ class Search:
         for row in sorted(rungs, key=lambda row: row["seq"]):
             if not row["partial"] and row["number"] in known:
                 known[row["number"]][row["rung"]] = row["metrics"]
-                self._judge(row["rung"], row["metrics"][self.metric])
+                self._judge(row["number"], row["rung"], row["metrics"][self.metric])
         self.started = len(trials)
         for trial in trials:
             number, state = trial["number"], trial["state"]

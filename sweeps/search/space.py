@@ -27,13 +27,16 @@ START = {
 WEAKER = {f"augment.{name}": 0.7 * a.default for name, a in AUGMENTS.items() if a.high}
 # What is tried first, in this order, and how it differs from the recipe and the architecture's defaults: what trains fast and
 # well comes first, for searches that last minutes; differently aligned, networks err on different images (LOG.md).
-STARTS = (
+SURE = (
     ("wide", {**WEAKER, "align": "slant"}),
-    ("wide", WEAKER),
-    ("strided", {**WEAKER, "strided.dropout": 0.2, "align": "slant"}),
-    ("convnet", {"convnet.width": 32}),
     ("wide", {**WEAKER, "align": "moments"}),
+    ("strided", {**WEAKER, "strided.dropout": 0.2, "align": "slant"}),
+    ("wide", WEAKER),
     ("strided", {**WEAKER, "strided.dropout": 0.2}),
+)
+STARTS = (
+    *SURE,
+    ("convnet", {"convnet.width": 32}),
     ("plain", {"plain.kernel": 3, "plain.width": 0.5, "plain.growth": 0.5}),  # the published one takes ten times as long
 )
 ADAMW = {"optimizer": "adamw", "adamw.lr": 4e-3}  # of torchvision's networks
@@ -43,6 +46,7 @@ ADAMW = {"optimizer": "adamw", "adamw.lr": 4e-3}  # of torchvision's networks
 class Space:
     draw: Callable[[object], dict]
     start: tuple[dict, ...] = ()  # parameters of the first trials; what is absent is drawn
+    sure: int = 0  # so many of these are known to be good in the end, and good together: see Search
 
 
 def recipe_space(trial) -> dict:
@@ -79,7 +83,7 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
         if ARCHS[arch].family not in begun:
             begun.add(ARCHS[arch].family)
             starts.append((arch, ADAMW if arch in ZOO else {}))
-    return Space(draw, tuple(_start(arch, own) for arch, own in starts))
+    return Space(draw, tuple(_start(arch, own) for arch, own in starts), sum(arch in archs for arch, _ in SURE))
 
 
 def _start(arch: str, own: dict) -> dict:

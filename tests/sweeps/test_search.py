@@ -1,6 +1,7 @@
 """The policy of a sweep on curves that are known, with no training and no Ray."""
 
 import json
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -74,6 +75,25 @@ def test_study_and_record_tell_the_same(make, tmp_path, searcher):
     best = min(trials, key=lambda t: curve(t["config"], 0))
     assert best["state"] == "complete"
     assert search.study.best_trial.number == best["number"]
+
+
+@pytest.mark.parametrize(("value", "goes_on"), [(1.9, True), (2.1, False)], ids=["near", "far"])
+def test_a_starting_point_that_the_space_is_sure_of_is_not_stopped_early(make, tmp_path, value, goes_on):
+    search = make(space=replace(SPACES["quick"], sure=2))
+    numbers = [search.ask().number for _ in range(3)]
+    assert search.hear(numbers[0], result(1.0, RUNGS[0]))
+    assert search.hear(numbers[1], result(value, RUNGS[0])) == goes_on, "twice the cut is too far"
+    assert not search.hear(numbers[2], result(value, RUNGS[0])), "whom it is not sure of"
+    if goes_on:
+        search.close("enough")
+        again = make(space=replace(SPACES["quick"], sure=2))
+        assert [again.ask().number for _ in range(2)] == numbers[:2], "nor when the search is resumed"
+        assert again.hear(numbers[1], result(value, RUNGS[1], rung=1)), "the first at its second rung"
+        assert again.hear(numbers[0], result(1.9 * value, RUNGS[1], rung=1))
+
+
+def test_every_space_is_sure_of_its_first_starts():
+    assert {name: space.sure for name, space in SPACES.items()} == {"default": 5, "all": 5, "quick": 0}
 
 
 def test_starts_with_the_recipe_on_every_architecture(make):
