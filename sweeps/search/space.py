@@ -27,6 +27,7 @@ START = {
 WEAKER = {f"augment.{name}": 0.7 * a.default for name, a in AUGMENTS.items() if a.high}
 # What is tried first, in this order, and how it differs from the recipe and the architecture's defaults: what trains fast and
 # well comes first, for searches that last minutes; differently aligned, networks err on different images (LOG.md).
+# The first of these are known to be good in the end, whatever their first epochs look like.
 SURE = (
     ("wide", {**WEAKER, "align": "slant"}),
     ("wide", {**WEAKER, "align": "moments"}),
