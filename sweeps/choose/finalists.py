@@ -4,7 +4,7 @@ network that has not seen it."""
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from math import log2
+from math import exp, log, log2
 from pathlib import Path
 
 import numpy as np
@@ -155,23 +155,27 @@ def make_plan(
 
 
 def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
-    """What each one's loss will be, to that of the middle one of those that were trained to the end.
+    """What each one's loss will be, to that of the middle one of those that were trained furthest.
 
-    By their losses at the last rung that it was judged at, where all are as far; but only a part of a difference, TRUE of its
-    logarithm: the best of many on one val is lucky. `rungs` as in the record.
+    By its last result, also between two rungs, and what those had had by then: between two of their results, on a straight line
+    in logarithms. But only a part of a difference, TRUE of its logarithm: the best of many on one val is lucky. `rungs` as in
+    the record.
     """
-    losses: dict[int, dict[int, float]] = {member.trial: {} for member in members}
-    for row in rungs:
-        if row["number"] in losses and not row["partial"]:
-            losses[row["number"]][row["rung"]] = row["metrics"]["val_loss"]
-    last = max((max(own) for own in losses.values() if own), default=None)
-    whole = [own for own in losses.values() if last in own]
-    middle = {rung: float(np.median([own[rung] for own in whole if rung in own])) for rung in (whole[0] if whole else ())}
-    reached = [max((rung for rung in losses[member.trial] if rung in middle), default=None) for member in members]
-    return [
-        1.0 if rung is None else (losses[member.trial][rung] / middle[rung]) ** TRUE
-        for member, rung in zip(members, reached, strict=True)
-    ]
+    curves: dict[int, list[tuple[float, float]]] = {member.trial: [] for member in members}
+    for row in sorted(rungs, key=lambda row: row["rung"]):
+        if row["number"] in curves:
+            metrics = row["metrics"]
+            curves[row["number"]].append((log(round(metrics["budget"], 6)), log(max(metrics["val_loss"], 1e-9))))
+    furthest = max((curve[-1][0] for curve in curves.values() if curve), default=None)
+    whole = [np.array(curve).T for curve in curves.values() if curve and curve[-1][0] == furthest]
+
+    def of(curve: list[tuple[float, float]]) -> float:
+        if not curve:
+            return 1.0
+        at, loss = curve[-1]
+        return exp(TRUE * (loss - float(np.median([np.interp(at, *other) for other in whole]))))
+
+    return [of(curves[member.trial]) for member in members]
 
 
 def promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[float]) -> dict[tuple[int, ...], float]:

@@ -96,16 +96,16 @@ def test_who_takes_too_long_makes_way(searched, tmp_path, tiny, monkeypatch):
 
 
 def test_half_of_a_difference_on_val_is_luck():
-    def rung(number: int, at: int, loss: float, partial: int = 0) -> dict:
-        return {"number": number, "rung": at, "partial": partial, "metrics": {"val_loss": loss}}
+    def rung(number: int, at: int, loss: float, budget: float | None = None) -> dict:
+        return {"number": number, "rung": at, "partial": bool(budget), "metrics": {"val_loss": loss, "budget": budget or 4.0**at}}
 
     members = [Member(number, "convnet", {}, (), np.empty(0)) for number in range(5)]
     to_the_end = [
         rung(n, at, loss) for n, *losses in ((0, 0.8, 0.1), (1, 1.0, 0.4), (2, 1.2, 0.4)) for at, loss in enumerate(losses)
     ]
-    stopped = [rung(3, 0, 4.0), rung(4, 0, 1.0), rung(4, 1, 0.001, partial=1)]
-    assert worth(members, to_the_end + stopped) == pytest.approx([0.5, 1.0, 1.0, 2.0, 1.0])
-    assert worth(members, [rung(0, 0, 0.3, partial=1)]) == [1.0] * 5, "nobody came to a rung"
+    stopped = [rung(3, 0, 4.0), rung(4, 0, 0.1), rung(4, 1, 4 * 0.4**0.5, 2.0)]
+    assert worth(members, to_the_end + stopped) == pytest.approx([0.5, 1.0, 1.0, 2.0, 2.0]), "4: in the middle of two rungs"
+    assert worth(members, [rung(0, 0, 0.3, 0.5)]) == [1.0] * 5, "nobody came to a rung"
 
 
 def test_what_has_learned_little_differs_much(tiny):
