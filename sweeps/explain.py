@@ -42,6 +42,12 @@ def main():
     if trial["refits"] is not None:
         config = trial["config"]
         say(f"It trains trial {trial['refits']} again, a finalist, on fold {config['fold'] + 1} of {config['folds']}.")
+        for row in (row for row in sweep.rungs if row["number"] == args.trial):
+            metrics = row["metrics"]
+            say(f"After {metrics['budget']:.3g} epochs: loss {metrics['val_loss']:.4f} on the images of its fold.")
+    again = [str(t["number"]) for t in sweep.trials if t["refits"] == args.trial]
+    if again:
+        say(f"A finalist: it promised most in the time that was left. Trained again as {', '.join(again)}.")
     searched = {t["number"] for t in sweep.searched}
     judged = judgements([row for row in sweep.rungs if row["number"] in searched], sweep.arguments, args.trial)
     if judged:

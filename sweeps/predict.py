@@ -35,7 +35,7 @@ def main():
         torch.set_num_threads(args.threads)
     began, passed = time.monotonic(), ""
     asked = None if args.cascade else sum(len(networks) for _, networks in model.members) * len(split)
-    with tqdm(total=asked, unit="image", unit_scale=True) as bar:  # an image counts for every network
+    with tqdm(total=asked, unit="image", unit_scale=True, delay=1) as bar:  # an image counts for every network
         if args.cascade:
             probs, unsure = model.cascade(split, bar.update)
             passed = f"; {unsure.mean():.2%} of them passed on to the ensemble"
@@ -46,7 +46,8 @@ def main():
     if (split.labels >= 0).all():
         wrong = scores.errors(probs, split.labels)
         print(f"{wrong:,} errors of {len(split):,} ({wrong / len(split):.2%}).")
-    print(f"{len(split):,} images in {seconds:.1f} s ({1000 * seconds / len(split):.2f} ms an image){passed}; wrote {args.out}.")
+    each = f"{1000 * seconds / len(split):.2f} ms an image, start included"
+    print(f"{len(split):,} images in {seconds:.1f} s ({each}){passed}; wrote {args.out}.")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,11 @@ class Model:
         try:
             about = json.loads((folder / FILE).read_text())
         except (OSError, ValueError) as wrong:
-            mend = "combine it: sweeps/ensemble.py" if (folder / "record.db").exists() else "name a sweep that has ended"
+            mend = (
+                "combine it: sweeps/ensemble.py"
+                if (folder / "record.db").exists()
+                else "name a sweep that has ended, or a folder with one"
+            )
             raise BadInput(f"{folder} holds no {FILE} that can be read; {mend}") from wrong
         loaded: dict[str, Network] = {}
 

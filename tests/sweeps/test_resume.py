@@ -258,8 +258,26 @@ def test_explain_does_not_compare_finalists_with_trials(results, command):
     record.close()
     said = command(explain.main, str(results / "s"), 24)[1]
     assert "It trains trial 3 again, a finalist, on fold 2 of 5." in said
+    assert "After 4 epochs: loss -9.0000 on the images of its fold." in said
     assert "At its rungs" not in said
+    assert (
+        "A finalist: it promised most in the time that was left. Trained again as 24."
+        in command(explain.main, str(results / "s"), 3)[1]
+    )
     assert command(explain.main, str(results / "s"), 23)[1] == before_it
+
+
+def test_explain_says_who_goes_on_all_the_same(tmp_path, command):
+    record = Record(tmp_path / "record.db", about={"arguments": ARGUMENTS, "data": {"fingerprint": ""}})
+    space = Space(lambda trial: {"lr": trial.suggest_float("lr", 1e-3, 1e-2)}, sure=3)
+    search = Search(space, record, sampler=SEARCHERS["random"], scheduler=Asha(), rungs=RUNGS, trials=3)
+    times = {"val_error": 0.1, "train_s": 1.0, "eval_s": 0.0, "interrupted": False}
+    for loss in (1.0, 1.1, 1.2):
+        assert search.hear(search.ask().number, {"budget": RUNGS[0], "val_loss": loss, **times})
+    assert search.hear(2, {"budget": RUNGS[1], "val_loss": 0.5, **times})
+    record.close()
+    said = " ".join(command(explain.main, str(tmp_path), 2)[1].split())
+    assert "It went on all the same, as a starting point that its space is sure of." in said
 
 
 def test_explain_names_a_failure(tmp_path, command):

@@ -64,7 +64,7 @@ def loose(
     root = _root(path, "it should hold the images to predict")
     names = sorted(_walk(root)[0], key=naturally)
     if not names:
-        raise BadInput(f"{root} has no images")
+        raise BadInput(f"{root} has no images; it should hold files such as a.png, b.jpg or c.webp")
     name = f"folder-{slug(root.resolve().name)}"
     read = images.read(data, name, root, {"unlabelled": names}, image_size, channels)["unlabelled"]
     asked = Split(read, np.full(len(names), -1), np.array(names))
