@@ -24,7 +24,11 @@ def add_shared(p: Parser):
     p.add_argument(
         "--gpus-per-trial", type=positive(float, or_zero=True), help="share of a GPU (default: measured, where there is one)"
     )
-    p.add_argument("--address", help="an existing Ray cluster (default: start one here)")
+    p.add_argument(
+        "--address",
+        default=os.environ.get("RAY_ADDRESS"),
+        help="an existing Ray cluster, HOST:PORT of its head or auto (default: $RAY_ADDRESS, else start one here)",
+    )
     p.add_argument("--step-timeout", metavar="10m", default="10m", help="without a step for so long, a trial is taken for hung")
     p.add_argument("--mlflow", metavar="URI", help="a server that mirrors the sweep (default: mlflow.db under --results)")
     p.set_defaults(why="asked for")

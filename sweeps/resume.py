@@ -141,7 +141,8 @@ def merged(args: Namespace, given: Mapping, earlier: Before) -> Namespace:
             f"{flag} {value}: the trials of sweep {name} were tried with {was}, and would mean something else; "
             f"leave {flag} out, or begin a new sweep that learns from this one with --warm-start {name}"
         )
-    return Namespace(**{**vars(args), **earlier.arguments, **given, "name": name, "why": "as before", "results": args.results})
+    now = {"name": name, "why": "as before", "results": args.results, "address": args.address}  # whatever it was then
+    return Namespace(**{**vars(args), **earlier.arguments, **given, **now})
 
 
 def check_data(earlier: Before, fingerprint: str):

@@ -29,12 +29,17 @@ def in_view(split: str, number: int) -> str:
     return f"{split}.{number}" if number else split
 
 
+class Preempted(Exception):
+    """A trial has handed over its state and left its place."""
+
+
 class RayTrial(tune.Trainable):
     """One trial; an actor serves one after the other. A step trains up to the next rung and evaluates on val.
 
     A trial that goes on after a rung hands over its state while it trains; one that was begun before, by whatever process,
-    goes on from the last. What goes wrong in a trial comes back as the result `failed` or `out_of_memory`: the actor lives
-    on, and the reason is not lost.
+    goes on from the last. One whose machine is to be taken away, or whose place another sweep gets, does so at once and raises
+    Preempted: it goes on later, in another process. What goes wrong in a trial comes back as the result `failed` or
+    `out_of_memory`: the actor lives on, and the reason is not lost.
     """
 
     def setup(
@@ -65,8 +70,8 @@ class RayTrial(tune.Trainable):
     def step(self) -> dict:
         try:
             result = self._to_next_rung()
-        except ray.exceptions.RayError:
-            raise  # no keeper: nothing that this process could do
+        except (ray.exceptions.RayError, Preempted):
+            raise  # no keeper, or no machine: nothing that this process could do
         except Exception as wrong:
             if isinstance(wrong, torch.AcceleratorError) and not _out_of_memory(wrong):
                 raise  # CUDA is lost to this process; Tune starts another
@@ -131,8 +136,15 @@ class RayTrial(tune.Trainable):
         return self.state is not None and self.state.step >= self.state.steps_at(budget)
 
     def _beat(self) -> bool:
+        """Whether the search is over."""
         budget = self.state.budget if self.state else 0.0
-        return ray.get(self.keeper.beat.remote(self.number, budget, self.train_s, self.eval_s, self.process))
+        over, why = ray.get(self.keeper.beat.remote(self.number, budget, self.train_s, self.eval_s, self.process))
+        if why:
+            if self.state:
+                self._hand_over_state()
+                ray.get(self.handed_over)
+            raise Preempted(why + (f" at {budget:.2f} epochs" if self.state else ""))
+        return over
 
     def _evaluate(self, interrupted: bool) -> dict:
         began = time.monotonic()

@@ -1,23 +1,20 @@
-"""The machines: connect to Ray, count the places where trials run."""
+"""The places where trials run: how many the machines have, and how much of a GPU each needs."""
 
-import logging
-import socket
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import ray
 import torch
-import yaml
 
+from sweeps.search.connect import BOOTSTRAP, autoscaled, connect, machines, sweeps_at_work
 from trainable import engine
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
 from trainable.footprint import Footprint, footprint, share
 
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()  # where `ray up` leaves its configuration on the head
 GPU_SHARE = 0.25  # of a GPU, for a trial, where nothing was measured
 
 
@@ -27,6 +24,7 @@ class Places:
     Args:
         machines: the resources of those that are there now.
         grow: the resources of those that an autoscaler would add for trials that wait.
+        sweeps: how many share the machines, this one among them; all get the same.
         concurrent: trials at a time at most.
 
     Raises:
@@ -40,8 +38,9 @@ class Places:
         gpus: float | None,
         concurrent: int | None,
         grow: Sequence[dict] = (),
+        sweeps: Callable[[], int] = lambda: 1,
     ):
-        self.machines, self.grow, self.cpus, self.concurrent = machines, list(grow), cpus, concurrent
+        self.machines, self.grow, self.cpus, self.concurrent, self.sweeps = machines, list(grow), cpus, concurrent, sweeps
         nodes = [*machines(), *self.grow]
         most_cpus = max(int(node.get("CPU", 0)) for node in nodes)
         most_gpus = max(node.get("GPU", 0) for node in nodes)
@@ -68,7 +67,8 @@ class Places:
         now, before = time.monotonic(), self.here
         self._room += (now - self._looked) * before
         self._looked = now
-        self.slots, self.here = (min(count, self.concurrent or count) for count in (most, here))
+        share = max(1, self.sweeps())
+        self.slots, self.here = (min(math.ceil(count / share), self.concurrent or count) for count in (most, here))
         return before != self.here
 
     @property
@@ -106,29 +106,17 @@ def cluster(
     Raises:
         BadInput: a trial asks for more than any machine has, or the address does not answer.
     """
-    if address:
-        _listens(address)
-    else:
+    local = {}
+    if not address:
         here = [{"CPU": engine.cores(), "GPU": torch.cuda.device_count()}]
         Places(lambda: here, cpus, gpus, concurrent)  # complain before Ray's ten seconds
-    try:
-        ray.init(
-            address=address or "local",
-            **({} if address else {"num_cpus": here[0]["CPU"], "num_gpus": here[0]["GPU"], "include_dashboard": False}),
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
-        raise BadInput(
-            f"no Ray cluster to work on at {address or 'this machine'}: {str(wrong).splitlines()[0]}; "
-            "both sides need the same Ray and Python and, if it asks for a token, ~/.ray/auth_token and RAY_AUTH_MODE=token"
-        ) from wrong
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is in the record, and said in one line
+        local = {"num_cpus": here[0]["CPU"], "num_gpus": here[0]["GPU"], "include_dashboard": False}
+    connect(address or "local", **local)
     try:
         grow = autoscaled(BOOTSTRAP) if address else []
         if gpus is None and any(node.get("GPU", 0) >= 1 for node in [*machines(), *grow]):
             gpus = measure()
-        yield Places(machines, cpus, gpus, concurrent, grow)
+        yield Places(machines, cpus, gpus, concurrent, grow, sweeps_at_work)
     finally:
         ray.shutdown()
 
@@ -155,34 +143,6 @@ def _footprints(configs: list[TrialConfig], data: Dataset) -> tuple[list[Footpri
             reason = (str(wrong).splitlines() or [""])[0]
             failures.append(f"{config.arch}: {type(wrong).__name__}: {reason}")
     return measured, failures
-
-
-def _listens(address: str):
-    """Raises BadInput unless something answers at host:port; Ray itself would wait for minutes."""
-    if address == "auto":
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), timeout=10).close()
-    except (OSError, ValueError, OverflowError) as wrong:
-        raise BadInput(f"no Ray cluster answers at {address!r} ({wrong}); give HOST:PORT of its head, or auto") from wrong
-
-
-def machines() -> list[dict]:
-    """The resources of every machine of the cluster that is alive."""
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def autoscaled(config: Path) -> list[dict]:
-    """The resources of the machines that `ray up` may start, from the configuration that it leaves on the head; none where
-    there is no such file, as on any machine but a head."""
-    try:
-        about = yaml.safe_load(config.read_text())
-        kinds = [(kind.get("resources", {}), kind.get("max_workers", 0)) for kind in about["available_node_types"].values()]
-        most = int(about.get("max_workers", sum(count for _, count in kinds)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        return []
-    return [resources for resources, count in kinds for _ in range(int(count))][:most]
 
 
 def _fit(node: dict, cpus: int, gpus: float) -> int:

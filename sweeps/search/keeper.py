@@ -32,6 +32,8 @@ class Keeper:
         self.beats: dict[int, tuple[float, float, float]] = {}
         self.heard: dict[int, tuple[float, tuple]] = {}  # when, and from which process
         self.over = False
+        self.leaving: frozenset[str] = frozenset()  # nodes that are to be taken away
+        self.yielding: frozenset[int] = frozenset()  # trials whose places other sweeps get
         self.full = ""  # what is wrong with the disk, while it is
         self.lock = threading.RLock()
 
@@ -39,12 +41,19 @@ class Keeper:
         """The search is over: every trial ends at its next beat."""
         self.over = True
 
-    def beat(self, number: int, budget: float, train_s: float, eval_s: float, process: tuple[str, int]) -> bool:
-        """A trial says how far it is, and where it runs (node and process id); whether the search is over."""
+    def leave(self, nodes: frozenset[str], trials: frozenset[int] = frozenset()):
+        """Every trial on these nodes, and these trials, leave their places at their next beat."""
+        self.leaving, self.yielding = nodes, trials
+
+    def beat(self, number: int, budget: float, train_s: float, eval_s: float, process: tuple[str, int]) -> tuple[bool, str]:
+        """A trial says how far it is, and where it runs (node and process id); whether the search is over, and why it is to
+        leave its place, if it is."""
         with self.lock:
             self.beats[number] = budget, train_s, eval_s
             self.heard[number] = time.monotonic(), process
-        return self.over
+        taken, given = process[0] in self.leaving, number in self.yielding
+        why = "its machine was taken away" if taken else "its place was given to another sweep" if given else ""
+        return self.over, "" if self.over else why
 
     def rest(self, number: int):
         """A trial waits for its scheduler: it need not say anything."""

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -18,6 +19,7 @@ from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.search.cluster import Places
+from sweeps.search.connect import SWEEPS, draining, machines
 from sweeps.search.keeper import THREADS, Keeper
 from sweeps.search.searcher import OUT_OF_MEMORY, Search
 from trainable.datasets.container import Dataset
@@ -28,10 +30,11 @@ from trainable.ray_trial import RayTrial
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update({name for name in class_cache.ENV_VARS_TO_PROPAGATE if "AWS" in name})
 
 KEEP = 12  # networks: more than an ensemble takes
+CROWDED = 20.0  # seconds with more trials than places, after which the last begun give theirs up
 SILENCE = 600.0  # seconds without a step, after which a trial is taken for hung
 PATIENCE = 120.0  # seconds after the end of a search for the running trials to hand over what they have
 # In what Ray says of a process that died. Of any other it says that it may have been the kernel's OOM killer.
-MACHINE_DIED = ("NodeDiedError", "node died", "node has died", "preempted")
+MACHINE_DIED = ("NodeDiedError", "node died", "node has died", "preempted", "Preempted")
 DIED = ("ActorDiedError", "ActorUnavailableError", "actor died")
 MEMORY_DIED = ("OutOfMemoryError", "running low on memory")
 
@@ -63,10 +66,11 @@ class Ending:
 
     @contextmanager
     def watching(
-        self, keeper, places: Places, tell: Callable[[dict], None], warn: Callable[[str], None], silence: float
+        self, search: Search, keeper, places: Places, tell: Callable[[dict], None], warn: Callable[[str], None], silence: float
     ) -> Iterator[None]:
         """Listen to signals, and look after machines and trials once a second: count the places, tell the keeper when the
-        search is over, pass on the trials' beats, say that the disk is full, end those that hang."""
+        search is over, machines are to be taken away or places to be given to another sweep, pass on the trials' beats, say
+        that the disk is full, end those that hang."""
 
         def heard(number, frame):
             if self.asked.is_set():
@@ -75,7 +79,7 @@ class Ending:
             self.asked.set()
 
         def watch():
-            told, full = None, ""
+            told, full, leave, crowded = None, "", (frozenset(), frozenset()), None
             while not self.finished.wait(1.0):
                 if self.is_over() and told is None:
                     keeper.end.remote()
@@ -87,7 +91,13 @@ class Ending:
                     return
                 try:
                     if places.look():
-                        warn(f"Machines have come or gone: room for {places.here} trials at a time.")
+                        warn(f"Machines or sweeps have come or gone: room for {places.here} trials at a time.")
+                    beyond = search.beyond(places.slots)
+                    crowded = (crowded or time.monotonic()) if beyond else None
+                    patient = crowded is None or time.monotonic() - crowded < CROWDED
+                    if (now := (draining(), frozenset() if patient else beyond)) != leave:
+                        leave = now
+                        keeper.leave.remote(*leave)
                     beats, wrong, late = ray.get(keeper.latest.remote(silence), timeout=10)
                 except ray.exceptions.RayError:
                     continue  # a busy or lost keeper or head costs the display its news; a lost one fails the trials too
@@ -140,7 +150,8 @@ def run_search(
     broke it off.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    actor = ray.remote(Keeper).options(num_cpus=0, max_concurrency=THREADS, scheduling_strategy=here)
+    named = {"name": f"{folder.name}-{uuid.uuid4().hex}", "namespace": SWEEPS}  # who else works on this cluster counts these
+    actor = ray.remote(Keeper).options(num_cpus=0, max_concurrency=THREADS, scheduling_strategy=here, **named)
     keeper = actor.remote(str(folder / "trials"), keep, losses)
 
     def forget(event: dict):
@@ -174,7 +185,7 @@ def run_search(
         ),
     )
     try:
-        with ending.watching(keeper, places, tell, warn, silence):
+        with ending.watching(search, keeper, places, tell, warn, silence):
             tuner.fit()
     except KeyboardInterrupt:
         if not ending.overdue:
@@ -194,8 +205,7 @@ def _end(process: int):
 
 def largest_machine() -> dict[str, float]:
     """The resources of a bundle that nothing else of ours fits beside."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    largest = max(nodes, key=lambda node: (node.get("GPU", 0), node.get("memory", 0), node.get("CPU", 0)))
+    largest = max(machines(), key=lambda node: (node.get("GPU", 0), node.get("memory", 0), node.get("CPU", 0)))
     return {"CPU": int(largest.get("CPU", 1)), "GPU": int(largest.get("GPU", 0))}
 
 
@@ -259,6 +269,8 @@ class TuneScheduler(tune.schedulers.FIFOScheduler):
         memory, machine = (any(word in said for word in words) for words in (MEMORY_DIED, MACHINE_DIED))
         dead = any(word in said for word in DIED)  # a paragraph of what may have been follows
         reason = f"{OUT_OF_MEMORY}: {said}" if memory else "its process died" + ("" if dead else f": {said}")
+        if "Preempted: " in said:
+            reason = said.partition("Preempted: ")[2]
         self.search.lose(trial.config["number"], reason, memory=memory, machine=machine)
 
     def __getstate__(self) -> dict:

@@ -21,7 +21,7 @@ FAR = 2.0  # times the worst value that goes on: beyond it, no starting point is
 DEATHS = 3  # of its process, after which a trial has failed
 PARTS = 4  # in which a batch is computed that did not fit into memory
 METRICS = ("val_loss", "val_error")
-KEPT = ("budget", "val_loss", "val_error", "train_loss", "temperature", "parameters", "engine", "train_s", "eval_s")
+KEPT = ("budget", "val_loss", "val_error", "train_loss", "temperature", "parameters", "engine", "node_ip", "train_s", "eval_s")
 OUT_OF_MEMORY = "out of memory"
 
 
@@ -55,8 +55,7 @@ class Search:
 
     Where the record has trials already, the search goes on from them: those that were interrupted are the first that it
     asks to go on with, and it decides as one that was never cut off. Proposals depend on the seed, the trial's number and
-    the results before it, on nothing else. The scheduler does not stop a starting point that its space is sure of, unless it is
-    FAR from the others: early in a training it says little of the end (LOG.md).
+    the results before it, on nothing else. A starting point that its space is sure of goes on, unless it is FAR off (LOG.md).
 
     Args:
         sampler: makes an Optuna sampler from a seed, an entry of SEARCHERS.
@@ -141,6 +140,10 @@ class Search:
         """How many trials run."""
         return len(self._running) - len(self._waiting)
 
+    def beyond(self, places: int) -> frozenset[int]:
+        """The trials that run though there are only so many places: those that were begun last."""
+        return frozenset(sorted(self._running.keys() - self._waiting)[max(0, places) :])
+
     def _wants_more(self) -> bool:
         return (self.trials is None or self.started < self.trials) and self.failures < HOPELESS
 
@@ -188,11 +191,10 @@ class Search:
         if number not in self._running or number in self._waiting:
             return
         trial = self._running[number]
+        trial.deaths += not (machine or memory)
         if memory:
             self._retry_alone(number, reason)
-            return
-        trial.deaths += not machine
-        if trial.deaths >= DEATHS:
+        elif trial.deaths >= DEATHS:
             self._end(number, "failed", f"{reason}, {DEATHS} times")
         else:
             self._restart(number, reason)

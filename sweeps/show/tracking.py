@@ -187,9 +187,10 @@ class Tracker:
                 self._go_on(number)
             elif event["kind"] == "rung":
                 at = int(event["at"] * 1000)
-                numbers = {name: value for name, value in event["metrics"].items() if name != "engine"}
+                words = {name: value for name, value in event["metrics"].items() if isinstance(value, str)}
+                numbers = {name: value for name, value in event["metrics"].items() if name not in words}
                 metrics += [Metric(name, value, at, event["rung"]) for name, value in numbers.items()]
-                tags = {"engine": event["metrics"].get("engine", "")}
+                tags |= words
             else:
                 end = event
         tags |= {"state": end["state"], "reason": end["reason"]} if end else {}

@@ -179,10 +179,14 @@ def test_keeper_keeps_the_best(tmp_path):
     assert keeper.wants(1, 0.25), "and takes no place from its future"
     keeper.keep(1, 0.2, {"model": b"better"})
     assert (tmp_path / "1" / "model").read_bytes() == b"better"
-    assert not keeper.beat(1, 0.5, 2.0, 0.1, ("a node", 1))
+    assert keeper.beat(1, 0.5, 2.0, 0.1, ("a node", 1)) == (False, "")
+    keeper.leave(frozenset({"a node"}), frozenset({3}))
+    assert keeper.beat(1, 0.6, 2.5, 0.1, ("a node", 1)) == (False, "its machine was taken away")
+    assert keeper.beat(2, 0.6, 2.5, 0.1, ("another", 1)) == (False, "")
+    assert keeper.beat(3, 0.6, 2.5, 0.1, ("another", 1)) == (False, "its place was given to another sweep")
     keeper.end()
-    assert keeper.beat(1, 0.7, 3.0, 0.1, ("a node", 1))
-    assert keeper.latest() == ({1: (0.7, 3.0, 0.1)}, "", {})
+    assert keeper.beat(1, 0.7, 3.0, 0.1, ("a node", 1)) == (True, "")
+    assert keeper.latest()[0][1] == (0.7, 3.0, 0.1)
 
 
 def test_keeper_names_who_is_silent(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from sweeps.search import cluster as cluster_module
-from sweeps.search.cluster import GPU_SHARE, Places, _footprints, autoscaled
+from sweeps.search.cluster import GPU_SHARE, Places, _footprints
+from sweeps.search.connect import autoscaled
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
 
