@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 PORT ?= 5000
 RESULTS ?= $(CURDIR)/results
 
-.PHONY: help venv sweep test test-fast lint bench mlflow
+.PHONY: help venv sweep test test-cluster test-fast lint bench mlflow submit watch fetch
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 venv: $(STAMP) ## the virtual environment, .venv
 
@@ -26,14 +26,18 @@ sweep: $(STAMP) ## a whole sweep in some minutes, on the digits that come with t
 	$(RUN) sweeps/arch_sweep.py --quick
 
 test: $(STAMP) ## all tests, real sweeps included, two at a time
-	$(RUN) -m pytest -n 2 --dist worksteal
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not hosts"
+
+test-cluster: $(STAMP) ## clusters of three hosts on this machine, a quarter of an hour; needs root and Debian's openssh-server, rsync, nftables
+	$(RUN) -m pytest -m hosts
 
 test-fast: $(STAMP) ## the tests that take no more than a few seconds each
-	$(RUN) -m pytest -m "not full and not gpu"
+	$(RUN) -m pytest -m "not full and not gpu and not hosts"
 
 lint: $(STAMP) ## style
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/hadolint Dockerfile
 
 bench: $(STAMP) ## how fast it trains, augments and starts trials, beside what one would write from the libraries
 	$(RUN) tests/benchmarks/augment.py
@@ -45,3 +49,17 @@ mlflow: $(STAMP) ## all sweeps in the browser, at http://127.0.0.1:5000
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
 		$(VENV)/bin/mlflow server --backend-store-uri sqlite:///$(RESULTS)/mlflow.db \
 		--default-artifact-root $(RESULTS)/mlflow-artifacts --host 127.0.0.1 --port $(PORT)
+
+# On a cluster; see "On a cluster" in README.md.
+CLUSTER ?= cluster.yaml
+RAY := $(VENV)/bin/ray
+
+submit: $(STAMP) ## a sweep on the cluster's head, which goes on without this machine; ARGS="--time-budget 2h"
+	$(RAY) exec $(CLUSTER) 'ray job submit --no-wait -- ~/sweeps/.venv/bin/python ~/sweeps/sweeps/arch_sweep.py $(ARGS)'
+
+watch: $(STAMP) ## what the newest sweep on the cluster says
+	$(RAY) exec $(CLUSTER) 'tail -n 100 -F $$(ls -t /tmp/ray/session_latest/logs/job-driver-*.log | head -1)'
+
+fetch: $(STAMP) ## the cluster's results/
+	$(RAY) exec $(CLUSTER) 'python ~/sweeps/sweeps/snapshot.py ~/sweeps/results'
+	mkdir -p results && $(RAY) rsync-down $(CLUSTER) '~/sweeps/results.fetched/' results/
