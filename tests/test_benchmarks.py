@@ -171,3 +171,20 @@ def test_recorded_curves(tmp_path):
     assert last["rank"] > 0.9, "what is measured on the same network at the end"
     found = figures["searching"]["found"]
     assert all(len(runs) == 2 and all(0.005 < error <= 0.9 for run in runs for error in run) for runs in found.values())
+
+
+@pytest.mark.full
+def test_scaling(tmp_path):
+    short = ("--places", "1,2", "--trials", "2", "--simulated", "1,4")
+    figures = bench("scaling.py", *short, to=tmp_path / "figures.json")
+    assert set(figures) == STATED - {"batch", "repeats"} | {"configurations", "speed", "measured", "simulated", "driver"}
+    assert [row["places"] for row in figures["measured"]] == [1, 2]
+    for row in figures["measured"]:
+        assert row["trials"] <= row["reports"] <= 3 * row["trials"]
+        assert 0 < row["busy"] < 1
+    assert figures["driver"]["ms_a_report"] > 0
+    one, four = figures["simulated"]
+    assert 3.5 < four["trials_an_hour"] / one["trials_an_hour"] < 4.5
+    for row in (one, four):
+        assert 0.8 < row["busy"] < 1
+        assert 0 < row["driver"] < 1
