@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trainable.errors import BadInput, Parser, run
 
-PASSING = ("-wal", "-shm", "-journal", ".tmp", "lock")
+PASSING = ("-wal", "-shm", "-journal", "lock")
 
 
 def main():
@@ -29,7 +29,7 @@ def snapshot(results: Path) -> Path:
     to = results.with_name(f"{results.name}.fetched")
     shutil.rmtree(to, ignore_errors=True)
     to.mkdir()
-    paths = [path for path in sorted(results.rglob("*")) if path.is_file() and not path.name.endswith(PASSING)]
+    paths = [path for path in results.rglob("*") if path.is_file() and not _passes(path.name)]
     # Databases first: whatever they speak of has been written by then.
     for path in sorted(paths, key=lambda path: path.suffix != ".db"):
         copy = to / path.relative_to(results)
@@ -39,6 +39,11 @@ def snapshot(results: Path) -> Path:
         except FileNotFoundError:
             continue  # replaced by a better one meanwhile
     return to
+
+
+def _passes(name: str) -> bool:
+    """Whether a file is there for a moment only: SQLite's own, a lock, or one that is being written (files.py)."""
+    return name.startswith(".") or name.endswith(PASSING)
 
 
 def _database(path: Path, copy: Path):
