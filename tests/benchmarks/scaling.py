@@ -176,30 +176,30 @@ def main():
 
 def show_figures(figures: dict):
     driver = figures["driver"]
-    table = table_of(
-        f"Measured, {SPEED:g} times as fast as recorded ({figures['device']})",
-        *("places", "trials", "reports", "seconds", "trials an hour, as recorded", "of one place's", "busy"),
+    rate = {"trials_an_hour": ",.1f", "of one place's": ".2f"}
+    show_rows(
+        f"Measured, {SPEED:g} times as fast as recorded, trials an hour as recorded ({figures['device']})",
+        figures["measured"],
+        {"places": "d", "trials": "d", "reports": "d", "seconds": ".0f", **rate, "busy": ".0%"},
     )
-    first = figures["measured"][0]
-    for row in figures["measured"]:
-        times = row["trials_an_hour"] / first["trials_an_hour"]
-        cells = f"{row['seconds']:.0f}", f"{row['trials_an_hour']:.1f}", f"{times:.2f}", f"{row['busy']:.0%}"
-        table.add_row(str(row["places"]), str(row["trials"]), str(row["reports"]), *cells)
-    show(table)
     print(
         f"Without sleeping, {driver['places']} places: {driver['reports']} reports of {driver['trials']} trials in "
         f"{driver['seconds']:.0f} s, {driver['ms_a_report']:.0f} ms a report: at most "
         f"{3.6e6 / driver['ms_a_report'] * driver['trials'] / driver['reports']:,.0f} trials an hour.\n"
     )
-    table = table_of(
+    show_rows(
         f"Simulated, n = {figures['configurations']} recorded trainings",
-        *("places", "trials", "trials an hour", "of one place's", "busy", "driver"),
+        figures["simulated"],
+        {"places": "d", "trials": "d", **rate, "busy": ".1%", "driver": ".1%"},
     )
-    first = figures["simulated"][0]
-    for row in figures["simulated"]:
-        times = row["trials_an_hour"] / first["trials_an_hour"]
-        cells = f"{row['trials_an_hour']:,.1f}", f"{times:.2f}", f"{row['busy']:.1%}", f"{row['driver']:.1%}"
-        table.add_row(str(row["places"]), str(row["trials"]), *cells)
+
+
+def show_rows(title: str, rows: list[dict], columns: dict[str, str]):
+    """`columns`: how each is written."""
+    table = table_of(title, *(name.replace("_", " ") for name in columns))
+    for row in rows:
+        told = {**row, "of one place's": row["trials_an_hour"] / rows[0]["trials_an_hour"]}
+        table.add_row(*(format(told[name], how) for name, how in columns.items()))
     show(table)
 
 
