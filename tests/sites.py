@@ -7,6 +7,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hosts import Hosts
@@ -108,6 +111,17 @@ class Site:
     def fetch(self, name: str) -> Path:
         self.run(f"make fetch {VARIABLES}")
         return self.project / "results" / name
+
+
+@contextmanager
+def three_hosts() -> Iterator[Site]:
+    """Hosts of a cluster that is not up yet; their disks lie outside of /tmp, which each has for itself."""
+    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="sweeps-hosts-"))
+    try:
+        with Hosts(folder / "hosts", 3) as hosts:
+            yield Site(folder, hosts)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def install(hosts: Hosts, i: int):

@@ -1,16 +1,14 @@
 """Three hosts, the real `ray up` with the real clusters/local.yaml, sweeps submitted from outside, and what befalls machines."""
 
-import shutil
 import socket
-import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hosts import Hosts, missing
+from hosts import missing
 from running import check_folder, count, wait
-from sites import Site
+from sites import three_hosts
 
 from sweeps.search.record import read, rows
 
@@ -40,15 +38,10 @@ http.server.HTTPServer(("169.254.169.254", 80), Service).serve_forever()
 
 @pytest.fixture(scope="module")
 def site():
-    """A cluster that is up; its disks lie outside of /tmp, which each host has for itself."""
-    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="sweeps-hosts-"))
-    try:
-        with Hosts(folder / "hosts", 3) as hosts:
-            site = Site(folder, hosts)
-            site.up()
-            yield site
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    """A cluster that is up."""
+    with three_hosts() as site:
+        site.up()
+        yield site
 
 
 @pytest.fixture(autouse=True)

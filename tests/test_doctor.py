@@ -1,14 +1,12 @@
 """What the doctor makes of what it finds, and what it finds on hosts with ten faults planted."""
 
 import shutil
-import tempfile
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
-from hosts import Hosts, missing
-from sites import Site
+from hosts import missing
+from sites import three_hosts
 
 from sweeps import doctor
 from sweeps.doctor import Machine, absent, judge
@@ -142,20 +140,15 @@ FOUND = {
 @pytest.mark.skipif(bool(missing()), reason=missing() or "-")
 @pytest.mark.hosts
 def test_planted_faults_are_found():
-    folder = Path(tempfile.mkdtemp(dir="/var/tmp", prefix="sweeps-hosts-"))
-    try:
-        with Hosts(folder / "hosts", 3) as hosts:
-            site = Site(folder, hosts)
-            for i, command in PLANTED.items():
-                for room in ("sweeps", "trainable"):
-                    shutil.copytree(site.project / room, hosts.home(i) / "sweeps" / room)
-                path = "export PATH=~/sweeps/.venv/bin:$PATH PYTHONPATH=~/sweeps"
-                (hosts.home(i) / ".profile").write_text(path)
-                done = site.on(i, command)
-                assert done.returncode == 0, done.stdout + done.stderr
-            found = site.on(1, "python ~/sweeps/sweeps/doctor.py")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with three_hosts() as site:
+        for i, command in PLANTED.items():
+            home = site.hosts.home(i)
+            for room in ("sweeps", "trainable"):
+                shutil.copytree(site.project / room, home / "sweeps" / room)
+            (home / ".profile").write_text("export PATH=~/sweeps/.venv/bin:$PATH PYTHONPATH=~/sweeps")
+            done = site.on(i, command)
+            assert done.returncode == 0, done.stdout + done.stderr
+        found = site.on(1, "python ~/sweeps/sweeps/doctor.py")
     assert found.returncode == 1, found.stderr
     said = found.stdout.splitlines()
     for wrong, mend in FOUND.items():
