@@ -67,8 +67,8 @@ class Places:
         now, before = time.monotonic(), self.here
         self._room += (now - self._looked) * before
         self._looked = now
-        share = max(1, self.sweeps())
-        self.slots, self.here = (min(math.ceil(count / share), self.concurrent or count) for count in (most, here))
+        sharing = max(1, self.sweeps())
+        self.slots, self.here = (min(math.ceil(count / sharing), self.concurrent or count) for count in (most, here))
         return before != self.here
 
     @property

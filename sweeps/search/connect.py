@@ -66,9 +66,9 @@ def admitted(address: str):
 
 def _token_file() -> str | None:
     """Where this process has its token from, if from a file."""
-    return (
-        None if "RAY_AUTH_TOKEN" in os.environ else os.environ.get("RAY_AUTH_TOKEN_PATH", os.path.expanduser("~/.ray/auth_token"))
-    )
+    if "RAY_AUTH_TOKEN" in os.environ:
+        return None
+    return os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
 
 
 def _token() -> str:

@@ -79,7 +79,7 @@ class Ending:
             self.asked.set()
 
         def watch():
-            told, full, leave, crowded = None, "", (frozenset(), frozenset()), None
+            told, full, leave, fitted = None, "", (frozenset(), frozenset()), time.monotonic()
             while not self.finished.wait(1.0):
                 if self.is_over() and told is None:
                     keeper.end.remote()
@@ -93,9 +93,9 @@ class Ending:
                     if places.look():
                         warn(f"Machines or sweeps have come or gone: room for {places.here} trials at a time.")
                     beyond = search.beyond(places.slots)
-                    crowded = (crowded or time.monotonic()) if beyond else None
-                    patient = crowded is None or time.monotonic() - crowded < CROWDED
-                    if (now := (draining(), frozenset() if patient else beyond)) != leave:
+                    fitted = fitted if beyond else time.monotonic()
+                    crowded = time.monotonic() - fitted >= CROWDED
+                    if (now := (draining(), beyond if crowded else frozenset())) != leave:
                         leave = now
                         keeper.leave.remote(*leave)
                     beats, wrong, late = ray.get(keeper.latest.remote(silence), timeout=10)
@@ -268,9 +268,8 @@ class TuneScheduler(tune.schedulers.FIFOScheduler):
         said = _last_line(trial.error_file)
         memory, machine = (any(word in said for word in words) for words in (MEMORY_DIED, MACHINE_DIED))
         dead = any(word in said for word in DIED)  # a paragraph of what may have been follows
-        reason = f"{OUT_OF_MEMORY}: {said}" if memory else "its process died" + ("" if dead else f": {said}")
-        if "Preempted: " in said:
-            reason = said.partition("Preempted: ")[2]
+        left = said.partition("Preempted: ")[2]  # why it left its place by itself
+        reason = left or (f"{OUT_OF_MEMORY}: {said}" if memory else "its process died" + ("" if dead else f": {said}"))
         self.search.lose(trial.config["number"], reason, memory=memory, machine=machine)
 
     def __getstate__(self) -> dict:
