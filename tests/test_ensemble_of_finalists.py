@@ -35,6 +35,7 @@ def test_finalists(tmp_path, command, refuses):
     check_mlflow(folder)
     assert about["judged_on"] == {"split": "out of fold", "images": 10_000}
     assert "2 finalists (trials" in said
+    assert "have come or gone" not in said, "they have all places, as the search had"
     assert "Ensembles, out of fold (10,000 images)" in said
     trials, _ = read(folder / "record.db")
     assert [t["refits"] is None for t in trials] == [True] * 3 + [False] * 4

@@ -98,8 +98,10 @@ def machines() -> list[dict]:
 
 
 def sweeps_at_work() -> int:
-    """How many search or train finalists on this cluster now; each has a keeper there under a name."""
-    return sum(actor["namespace"] == SWEEPS for actor in ray.util.list_named_actors(all_namespaces=True))
+    """How many search or train finalists on this cluster now: each has keepers there, named after its driver's job. The keeper
+    of one that has searched may outlive the search."""
+    keepers = [actor["name"] for actor in ray.util.list_named_actors(all_namespaces=True) if actor["namespace"] == SWEEPS]
+    return len({name.partition("-")[0] for name in keepers})
 
 
 def draining() -> frozenset[str]:

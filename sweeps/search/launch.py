@@ -150,7 +150,8 @@ def run_search(
     broke it off.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    named = {"name": f"{folder.name}-{uuid.uuid4().hex}", "namespace": SWEEPS}  # who else works on this cluster counts these
+    job = ray.get_runtime_context().get_job_id()
+    named = {"name": f"{job}-{uuid.uuid4().hex}", "namespace": SWEEPS}  # who else works on this cluster counts these
     actor = ray.remote(Keeper).options(num_cpus=0, max_concurrency=THREADS, scheduling_strategy=here, **named)
     keeper = actor.remote(str(folder / "trials"), keep, losses)
 
@@ -158,7 +159,8 @@ def run_search(
         if event["kind"] == "trial_ended" and event["state"] != "interrupted":
             keeper.forget.remote(event["number"])
 
-    search.record.listeners = (*search.record.listeners, forget)
+    listeners = search.record.listeners
+    search.record.listeners = (*listeners, forget)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # our searcher says how many; Tune would ask for one at a time
     searcher = TuneSearcher(search, places)
     shared = {"data": data, "keeper": keeper, "rungs": search.rungs, "threads": places.cpus}
@@ -195,6 +197,8 @@ def run_search(
     except Exception as wrong:  # whatever Tune dies of: the networks that are there can still be combined
         search.close(f"the search broke off: {type(wrong).__name__}")
         return f"The search broke off: {type(wrong).__name__}: {wrong}"
+    finally:
+        search.record.listeners = listeners
     search.close("the search ended before it went on")
     return str(searcher.broken) if searcher.broken else None
 
