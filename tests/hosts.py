@@ -20,8 +20,8 @@ BOOT = """
 mount -t tmpfs tmpfs /dev/shm
 mkdir -p /run/sshd && mount -t tmpfs -o mode=755 tmpfs /run/sshd
 install -m 600 {folder}/hostkey {folder}/authorized_keys /run/sshd
-for kept in .pyenv .cache; do  # a Python that lies in the machine's home
-    if [ -d "$HOME/$kept" ]; then mkdir -p {own}/home/$kept && mount --bind "$HOME/$kept" {own}/home/$kept; fi
+for kept in {kept}; do
+    mkdir -p {own}/home/$kept && mount --bind "$HOME/$kept" {own}/home/$kept
 done
 mount --rbind {own}/home "$HOME"
 mount --rbind {own}/tmp /tmp
@@ -97,7 +97,7 @@ class Hosts:
         own = self.folder / f"host{i}"
         for part in ("home", "tmp"):
             (own / part).mkdir(parents=True, exist_ok=True)
-        boot = BOOT.format(folder=self.folder, own=own)
+        boot = BOOT.format(folder=self.folder, own=own, kept=" ".join(map(shlex.quote, _kept())))
         namespaces = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--propagation", "private", "--kill-child"]
         with (own / "sshd.log").open("ab") as log:
             self.running[i] = subprocess.Popen(
@@ -142,6 +142,13 @@ class Hosts:
             _run("ip", "link", "del", f"sweeps-v{i}", check=False)  # lives on while a process of the host does
             _run("ip", "netns", "del", f"sweeps{i}", check=False)
         _run("ip", "link", "del", BRIDGE, check=False)
+
+
+def _kept() -> list[str]:
+    """What of Python lies in the machine's home, from there: each host needs it in its own."""
+    home = Path.home().resolve()
+    places = {Path(sys.prefix), Path(sys.base_prefix), home / ".cache"}
+    return [str(place.resolve().relative_to(home)) for place in places if place.is_dir() and home in place.resolve().parents]
 
 
 def _run(*command: Sequence[str | Path], check: bool = True):

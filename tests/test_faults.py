@@ -13,6 +13,7 @@ from pathlib import Path
 import chaos
 import pytest
 from killed_at import PLACES
+from ray.cluster_utils import Cluster
 from running import ROOT, SWEEP, check_folder, check_mlflow, count, finish, resume, start, wait
 
 from sweeps.search import launch
@@ -37,8 +38,21 @@ def mine(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def one_for_all() -> str:
+    """The address of a cluster that the sweeps of this file work on, one after the other: to start one takes each ten seconds."""
+    here = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    yield here.address
+    here.shutdown()
+
+
+@pytest.fixture
+def there(one_for_all, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", one_for_all)
+
+
 @pytest.mark.timeout(600)
-def test_chaos(mine):
+def test_chaos(mine, there):
     """faults.md 1: a sweep that is killed, at a random moment and in one place after the other, comes to what it comes to
     undisturbed. `python tests/chaos.py` has more moments."""
     command = [sys.executable, str(ROOT / "tests" / "chaos.py"), "--trials", "4", "--kills", "1", "--max-epochs", "0.3"]
@@ -63,7 +77,7 @@ def test_chaos(mine):
     assert "Traceback" not in said
 
 
-def test_two_drivers_of_one_sweep(mine):
+def test_two_drivers_of_one_sweep(mine, there):
     """faults.md 4: the second is refused, and the first goes on."""
     sweep = start(mine, *TINY, "--trials", "40")
     wait(lambda: count(mine / "results" / "s" / "record.db", "rungs") >= 2)
@@ -77,7 +91,7 @@ def test_two_drivers_of_one_sweep(mine):
     sweep.wait()
 
 
-def test_networks_that_were_damaged_are_trained_again(mine):
+def test_networks_that_were_damaged_are_trained_again(mine, there):
     """faults.md 14: ten of them, cut short, with a flipped bit, gone."""
     sweep = start(mine, *TINY, "--trials", "10", "--scheduler", "none", "--concurrent", "1")
     said = finish(sweep)
@@ -159,7 +173,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-def test_a_full_disk(mine, small_disk):
+def test_a_full_disk(mine, small_disk, there):
     """faults.md 13: it waits, says so once, and goes on; when it is ended meanwhile it ends clean, and is resumed."""
     log, folder, ballast = mine / "log", small_disk / "s", small_disk / "ballast"
 
@@ -206,9 +220,9 @@ def search_of(config: dict, folder: Path, trials: int = 1, budgets=(1.0, 2.0)) -
 
 
 @pytest.fixture(scope="module")
-def places():
+def places(one_for_all):
     """A cluster for the tests that bring trials of their own."""
-    with cluster(None, 1, 0, 2) as places:
+    with cluster(one_for_all, 1, 0, 2) as places:
         yield places
 
 
@@ -288,7 +302,7 @@ def test_out_of_memory(tmp_path, tiny, places):
     assert again["reason"].endswith("now alone, each batch in 4 parts")
 
 
-def test_every_trial_diverges(mine):
+def test_every_trial_diverges(mine, there):
     """faults.md 21 and 25: real NaNs of a real training; the sweep says what the failures have in common."""
     (mine / "mine.py").write_text('def draw(trial):\n    return {"lr": 1000.0, "optimizer": "sgd", "average": 0.0}\n')
     sweep = start(mine, "--space", "mine.py:draw", "--max-epochs", "8", "--trials", "3")

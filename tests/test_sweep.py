@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import chaos
 import pytest
 import ray
 from running import ROOT, check_folder, check_mlflow, count, finish, processes_under, start, wait
@@ -34,6 +35,13 @@ def draw(trial):
     lr = trial.suggest_float("lr", 2e-3, 8e-3, log=True)
     return {"arch": arch, "lr": lr, "convnet.width": 16} if arch == "convnet" else {"arch": arch, "lr": lr}
 """
+
+
+@pytest.fixture
+def mine(tmp_path) -> tuple[str, str]:
+    """A space of one small family, by its flag."""
+    (tmp_path / "mine.py").write_text(chaos.SPACE)
+    return "--space", "mine.py:draw"
 
 
 def test_a_sweep_by_trials(tmp_path, sample):
@@ -86,9 +94,9 @@ def test_quick_sweep_in_less_time(tmp_path):
 @pytest.mark.parametrize(
     "send", [lambda pid: os.killpg(pid, signal.SIGINT), lambda pid: os.kill(pid, signal.SIGTERM)], ids=["Ctrl-C", "SIGTERM"]
 )
-def test_the_first_signal_combines_what_there_is(tmp_path, send):
+def test_the_first_signal_combines_what_there_is(mine, tmp_path, send):
     """Ctrl-C, which a terminal sends to every process of the group, and SIGTERM, which goes to one."""
-    sweep = start(tmp_path, "--quick", "--time-budget", "10m")
+    sweep = start(tmp_path, *mine, "--max-epochs", "20", "--time-budget", "10m")
     record = tmp_path / "results" / "s" / "record.db"
     wait(lambda: count(record, "rungs") >= 2)
     send(sweep.pid)
@@ -99,8 +107,8 @@ def test_the_first_signal_combines_what_there_is(tmp_path, send):
     assert "interrupted" in {t["state"] for t in read(record)[0]}
 
 
-def test_ctrl_c_twice_stops_at_once(tmp_path):
-    sweep = start(tmp_path, "--quick", "--time-budget", "10m")
+def test_ctrl_c_twice_stops_at_once(mine, tmp_path):
+    sweep = start(tmp_path, *mine, "--max-epochs", "20", "--time-budget", "10m")
     record = tmp_path / "results" / "s" / "record.db"
     wait(lambda: count(record, "rungs") >= 1)
     os.kill(sweep.pid, signal.SIGINT)
@@ -112,9 +120,9 @@ def test_ctrl_c_twice_stops_at_once(tmp_path):
     assert len(read(record)[0]) >= 1
 
 
-def test_a_killed_trial_process_costs_nothing(tmp_path):
+def test_a_killed_trial_process_costs_nothing(mine, tmp_path):
     """faults.md 3: it goes on in another process from its last state."""
-    sweep = start(tmp_path, "--quick", "--trials", "4", "--max-epochs", "1")
+    sweep = start(tmp_path, *mine, "--trials", "4", "--max-epochs", "2")
     record = tmp_path / "results" / "s" / "record.db"
     wait(lambda: count(record, "rungs") >= 1)
     # Ray names a process after the class that it holds or the method that it is in.
@@ -172,7 +180,7 @@ def test_train_alone(tmp_path):
     """One network, twice: the same numbers, and a folder that loads."""
     reports = []
     for out in ("a", "b"):
-        command = [sys.executable, str(ROOT / "trainable" / "train.py"), "--arch", "resnet18", "--epochs", "0.2"]
+        command = [sys.executable, str(ROOT / "trainable" / "train.py"), "--arch", "resnet18", "--epochs", "0.05"]
         command += ["--dataset", "digits-sample", "--out", str(tmp_path / out)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
@@ -183,4 +191,4 @@ def test_train_alone(tmp_path):
         assert report.pop("seconds") > 0
     assert reports[0] == reports[1]
     _, config, _ = saved.load(tmp_path / "a")
-    assert (config.arch, config.epochs) == ("resnet18", 0.2)
+    assert (config.arch, config.epochs) == ("resnet18", 0.05)
