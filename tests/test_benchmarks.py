@@ -177,7 +177,7 @@ def test_recorded_curves(tmp_path):
 def test_scaling(tmp_path):
     short = ("--places", "1,2", "--trials", "2", "--simulated", "1,4")
     figures = bench("scaling.py", *short, to=tmp_path / "figures.json")
-    assert set(figures) == STATED - {"batch", "repeats"} | {"configurations", "speed", "measured", "simulated", "driver"}
+    assert set(figures) == STATED - {"batch", "repeats"} | {"configurations", "measured", "simulated", "driver"}
     assert [row["places"] for row in figures["measured"]] == [1, 2]
     for row in figures["measured"]:
         assert row["trials"] <= row["reports"] <= 3 * row["trials"]

@@ -13,7 +13,6 @@ from pathlib import Path
 import chaos
 import pytest
 from killed_at import PLACES
-from ray.cluster_utils import Cluster
 from running import ROOT, SWEEP, check_folder, check_mlflow, count, finish, resume, start, wait
 
 from sweeps.search import launch
@@ -38,21 +37,8 @@ def mine(tmp_path):
     return tmp_path
 
 
-@pytest.fixture(scope="module")
-def one_for_all() -> str:
-    """The address of a cluster that the sweeps of this file work on, one after the other: to start one takes each ten seconds."""
-    here = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    yield here.address
-    here.shutdown()
-
-
-@pytest.fixture
-def there(one_for_all, monkeypatch):
-    monkeypatch.setenv("RAY_ADDRESS", one_for_all)
-
-
 @pytest.mark.timeout(600)
-def test_chaos(mine, there):
+def test_chaos(mine):
     """faults.md 1: a sweep that is killed, at a random moment and in one place after the other, comes to what it comes to
     undisturbed. `python tests/chaos.py` has more moments."""
     command = [sys.executable, str(ROOT / "tests" / "chaos.py"), "--trials", "4", "--kills", "1", "--max-epochs", "0.3"]
@@ -77,7 +63,7 @@ def test_chaos(mine, there):
     assert "Traceback" not in said
 
 
-def test_two_drivers_of_one_sweep(mine, there):
+def test_two_drivers_of_one_sweep(mine):
     """faults.md 4: the second is refused, and the first goes on."""
     sweep = start(mine, *TINY, "--trials", "40")
     wait(lambda: count(mine / "results" / "s" / "record.db", "rungs") >= 2)
@@ -91,7 +77,7 @@ def test_two_drivers_of_one_sweep(mine, there):
     sweep.wait()
 
 
-def test_networks_that_were_damaged_are_trained_again(mine, there):
+def test_networks_that_were_damaged_are_trained_again(mine):
     """faults.md 14: ten of them, cut short, with a flipped bit, gone."""
     sweep = start(mine, *TINY, "--trials", "10", "--scheduler", "none", "--concurrent", "1")
     said = finish(sweep)
@@ -173,7 +159,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(where)], check=True)
 
 
-def test_a_full_disk(mine, small_disk, there):
+def test_a_full_disk(mine, small_disk):
     """faults.md 13: it waits, says so once, and goes on; when it is ended meanwhile it ends clean, and is resumed."""
     log, folder, ballast = mine / "log", small_disk / "s", small_disk / "ballast"
 
@@ -220,9 +206,9 @@ def search_of(config: dict, folder: Path, trials: int = 1, budgets=(1.0, 2.0)) -
 
 
 @pytest.fixture(scope="module")
-def places(one_for_all):
+def places():
     """A cluster for the tests that bring trials of their own."""
-    with cluster(one_for_all, 1, 0, 2) as places:
+    with cluster(None, 1, 0, 2) as places:
         yield places
 
 
@@ -302,7 +288,7 @@ def test_out_of_memory(tmp_path, tiny, places):
     assert again["reason"].endswith("now alone, each batch in 4 parts")
 
 
-def test_every_trial_diverges(mine, there):
+def test_every_trial_diverges(mine):
     """faults.md 21 and 25: real NaNs of a real training; the sweep says what the failures have in common."""
     (mine / "mine.py").write_text('def draw(trial):\n    return {"lr": 1000.0, "optimizer": "sgd", "average": 0.0}\n')
     sweep = start(mine, "--space", "mine.py:draw", "--max-epochs", "8", "--trials", "3")
