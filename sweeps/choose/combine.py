@@ -16,6 +16,7 @@ PARTS = 5  # that the labelled images are cut into, to weigh by some and judge b
 BAGS = 10  # of the greedy selection, each of half of the members
 FIRST = 3  # members that a selection begins with, where it has so many
 STEPS = 30  # of a selection
+LEAST = 1e-3  # that a member must weigh
 
 
 def mean(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -73,6 +74,7 @@ def weights(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         before, out = out, out * (right / (out @ right)).mean(axis=1)
         if np.abs(out - before).max() < 1e-5:
             break
+    out[out < LEAST] = 0.0  # it would cost its time, and change nothing
     return out / out.sum()
 
 
