@@ -58,8 +58,10 @@ submit: $(STAMP) ## a sweep on the cluster's head, which goes on without this ma
 	$(RAY) exec $(CLUSTER) 'ray job submit --no-wait -- ~/sweeps/.venv/bin/python ~/sweeps/sweeps/arch_sweep.py $(ARGS)'
 
 watch: $(STAMP) ## what the newest sweep on the cluster says
-	$(RAY) exec $(CLUSTER) 'tail -n 100 -F $$(ls -t /tmp/ray/session_latest/logs/job-driver-*.log | head -1)'
+	$(RAY) exec $(CLUSTER) 'P=$$(pgrep -n -f "[s]weeps/arch_sweep.py"); \
+		tail -n 100 $${P:+-F --pid=$$P} $$(ls -t /tmp/ray/session_latest/logs/job-driver-*.log | head -1)'
 
-fetch: $(STAMP) ## the cluster's results/
+fetch: $(STAMP) ## the cluster's sweeps, into results/
 	$(RAY) exec $(CLUSTER) 'python ~/sweeps/sweeps/snapshot.py ~/sweeps/results'
-	mkdir -p results && $(RAY) rsync-down $(CLUSTER) '~/sweeps/results.fetched/' results/
+	mkdir -p results.fetched && $(RAY) rsync-down $(CLUSTER) '~/sweeps/results.fetched/' results.fetched/
+	$(RUN) sweeps/snapshot.py results.fetched --into results

@@ -58,6 +58,7 @@ def main() -> int:
     args = p.parse_args()
     if args.join:
         admitted(args.join)
+        print(f"The Ray cluster at {args.join} lets this machine in.")
         return 0
     console = Console() if sys.stdout.isatty() else Console(width=120)
     connect(args.address)
@@ -115,10 +116,15 @@ def absent(machines: Sequence[Machine], bootstrap: Path) -> Iterator[Finding]:
         return
     for address in set(named) - {machine.address for machine in machines}:
         mend = (
+            "a machine takes a minute to join after `ray up`; if it does not, "
             "see that it is on and SSH reaches it from the head; /tmp/ray/session_latest/logs/monitor.out says there how "
             "starting went; then `ray up` again, and --resume what was running"
         )
-        yield Finding(address, "it is named in the cluster's file and has not joined (off, cut off, or without the token)", mend)
+        yield Finding(
+            address,
+            "it is named in the cluster's file and has not joined (still starting, off, cut off, or without the token)",
+            mend,
+        )
 
 
 def leaving() -> Iterator[Finding]:

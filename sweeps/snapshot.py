@@ -1,16 +1,20 @@
 """A copy of results/ that stands still, to be fetched while sweeps write there; `make fetch` has it made on a cluster's head.
 
-python sweeps/snapshot.py results/      # makes results.fetched/ anew, beside it
+python sweeps/snapshot.py results/                          # makes results.fetched/ anew, beside it
+python sweeps/snapshot.py results.fetched/ --into results/  # takes over what was fetched
 
 Databases are copied as SQLite copies them while they are written to; who copies their files may catch half a change. All else
 is a link to what lies there, which is only ever replaced as a whole: the copy takes no room.
 """
 
+import itertools
 import os
 import shutil
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
+from sweeps.search.record import rows
 from trainable.errors import BadInput, Parser, run
 
 PASSING = ("-wal", "-shm", "-journal", "lock")
@@ -19,7 +23,13 @@ PASSING = ("-wal", "-shm", "-journal", "lock")
 def main():
     p = Parser(prog="snapshot.py", description=__doc__.split("\n")[0])
     p.add_argument("results", type=Path, help="the folder in which the sweeps lie")
-    snapshot(p.parse_args().results.absolute())
+    p.add_argument("--into", type=Path, help="take them over into this folder, in place of making a copy")
+    args = p.parse_args()
+    if not args.into:
+        snapshot(args.results.absolute())
+        return
+    for line in take_over(args.results.absolute(), args.into.absolute()):
+        print(line)
 
 
 def snapshot(results: Path) -> Path:
@@ -39,6 +49,30 @@ def snapshot(results: Path) -> Path:
         except FileNotFoundError:
             continue  # replaced by a better one meanwhile
     return to
+
+
+def take_over(fetched: Path, results: Path) -> Iterator[str]:
+    """Every sweep that was fetched, in lines. A sweep of the same name that lies here and is another, or has gone on here, stays
+    as it is, and the fetched one gets the next free name. MLflow's database is left out: here it may have other sweeps too."""
+    for sweep in sorted(path.parent for path in fetched.glob("*/record.db")):
+        name = sweep.name
+        for count in itertools.count(2):
+            to = results / name
+            if not (to / "record.db").exists() or _follows(to, sweep):
+                break
+            name = f"{sweep.name}-{count}"
+        shutil.copytree(sweep, to, dirs_exist_ok=True)
+        other = f" (another {sweep.name} lies here already)" if name != sweep.name else ""
+        yield f"{to}{other}; into MLflow: python sweeps/mirror.py {name}"
+
+
+def _follows(here: Path, fetched: Path) -> bool:
+    """Whether what was fetched is the sweep that lies here, as far as that or further."""
+    (ours, our_time), (theirs, their_time) = (
+        (drivers[0]["began"], sum(row["seconds"] for row in drivers))
+        for drivers in (rows(folder / "record.db", "drivers", "id") for folder in (here, fetched))
+    )
+    return ours == theirs and our_time <= their_time
 
 
 def _passes(name: str) -> bool:

@@ -18,6 +18,7 @@ from trainable.errors import BadInput
 
 SWEEPS = "sweeps"  # Ray's namespace of their keepers
 MEND = "copy ~/.ray/auth_token from its head and set RAY_AUTH_MODE=token"
+OTHER = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # variables that Ray takes a token from first
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()  # where `ray up` leaves its configuration on the head
 
 
@@ -47,15 +48,17 @@ def admitted(address: str):
     try:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError, OverflowError) as wrong:
-        raise BadInput(f"no Ray cluster answers at {found!r} ({wrong}); give HOST:PORT of its head, or auto") from wrong
+        why = wrong if isinstance(wrong, OSError) else "that is no HOST:PORT"
+        more = "; a firewall lets in the cluster's own machines alone" if isinstance(wrong, TimeoutError) else ""
+        raise BadInput(f"no Ray cluster answers at {found!r} ({why}{more}); give HOST:PORT of its head, or auto") from wrong
     path = _token_file()
     if os.environ.get("RAY_AUTH_MODE") == "token" and path and not os.path.exists(path):  # Ray would abort this process
-        raise BadInput(f"RAY_AUTH_MODE=token is set, and no token is in {path}; {MEND}")
+        raise BadInput(f"RAY_AUTH_MODE=token is set, and no token is in {path}; {_mend()}")
     try:
         with _silence():
             about = get_cluster_metadata(GcsClient(address=found))
     except ray.exceptions.AuthenticationError as wrong:
-        raise BadInput(f"the Ray cluster at {found} does not let this machine in: {_token()}; {MEND}") from wrong
+        raise BadInput(f"the Ray cluster at {found} does not let this machine in: {_token()}; {_mend()}") from wrong
     except (ray.exceptions.RayError, RuntimeError, AttributeError) as wrong:
         raise BadInput(f"what answers at {found} is no Ray cluster: {str(wrong).splitlines()[0]}") from wrong
     theirs, ours = (about["ray_version"], about["python_version"]), compute_version_info()
@@ -69,6 +72,11 @@ def _token_file() -> str | None:
     if "RAY_AUTH_TOKEN" in os.environ:
         return None
     return os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token")
+
+
+def _mend() -> str:
+    """What would be right."""
+    return MEND + "".join(f", and unset {name}" for name in OTHER if name in os.environ)
 
 
 def _token() -> str:

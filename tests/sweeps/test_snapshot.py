@@ -4,7 +4,7 @@ import sqlite3
 import threading
 
 from sweeps import snapshot
-from sweeps.search.record import Record, read
+from sweeps.search.record import Record, read, rows
 
 
 def test_a_record_that_is_written_to(tmp_path):
@@ -45,6 +45,37 @@ def test_a_record_that_is_written_to(tmp_path):
     fetched = tmp_path / "results.fetched"
     files = sorted(str(path.relative_to(fetched)) for path in fetched.rglob("*") if path.is_file())
     assert files == ["s/record.db", "s/trials/0/model.safetensors"]
+
+
+def test_taken_over(tmp_path):
+    """A sweep of the same name that is another, or has gone on here, is not touched; MLflow's database neither."""
+    fetched, results = tmp_path / "fetched", tmp_path / "results"
+    for where in (fetched, results):
+        for name in ("new", "same", "other", "further"):
+            if (where, name) == (results, "new"):
+                continue
+            (where / name).mkdir(parents=True)
+            Record(where / name / "record.db", about={"of": where.name}).close()
+        (where / "mlflow.db").write_text(where.name)
+    with sqlite3.connect(fetched / "same" / "record.db") as theirs:
+        began = theirs.execute("SELECT began FROM drivers").fetchone()[0]
+        theirs.execute("UPDATE drivers SET seconds = 5")
+    for name, seconds in (("same", 3), ("further", 9)):
+        for where in (fetched, results):
+            with sqlite3.connect(where / name / "record.db") as db:
+                db.execute("UPDATE drivers SET began = ?", (began,))
+        with sqlite3.connect(results / name / "record.db") as db:
+            db.execute("UPDATE drivers SET seconds = ?", (seconds,))
+    said = list(snapshot.take_over(fetched, results))
+    assert len(said) == 4
+    of = {path.parent.name: rows(path, "drivers")[0]["about"]["of"] for path in results.glob("*/record.db")}
+    assert of == {
+        "new": "fetched", "same": "fetched", "other": "results", "other-2": "fetched",
+        "further": "results", "further-2": "fetched",
+    }  # fmt: skip
+    assert (results / "mlflow.db").read_text() == "results"
+    assert len(list(snapshot.take_over(fetched, results))) == 4
+    assert len(list(results.glob("*/record.db"))) == 6, "a second time it follows what it brought"
 
 
 def test_bad_input(tmp_path, refuses):
