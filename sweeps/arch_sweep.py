@@ -12,15 +12,17 @@ from pathlib import Path
 from sweeps.arguments import parse
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
+from sweeps.choose.package import package
 from sweeps.flags import ROOT
 from sweeps.phases import Phases
+from sweeps.report import write_report
 from sweeps.resume import AFTER, LIMITS, Before, check_space
 from sweeps.search.cluster import cluster, gpu_share
 from sweeps.search.draw import first_configs
 from sweeps.search.find_space import find_space
 from sweeps.search.launch import Ending
 from sweeps.search.scheduler import rungs
-from sweeps.show import figures, summary
+from sweeps.show import figures, logged, study, summary
 from sweeps.sweep import Sweep
 from trainable.errors import run
 
@@ -29,13 +31,16 @@ WRITTEN = {
     "record.db": "the record: every trial, every rung",
     "trials.parquet": "a row a trial",
     "curves.parquet": "a row a rung",
+    "report.html": "all of it to look at, in a browser",
+    "study.db": "the search, for Optuna's dashboard",
     "curves.png": "the learning curves, and who was stopped where",
     "trials/": "the networks worth keeping, with their probabilities",
     "ensemble.json": "members, weights, scores",
     "predictions.parquet": "what the finalists said of every image",
     "submission.csv": "the predictions",
 }
-MIRRORED = ("ensemble.json", "submission.csv", "curves.png")  # in MLflow too
+DONE = ("ensemble.json", "submission.csv", "curves.png")
+MIRRORED = (*DONE, "report.html", "trials.parquet", "curves.parquet")  # in MLflow too
 
 
 def main() -> int:
@@ -67,21 +72,34 @@ def main() -> int:
         ensemble = combine([sweep.folder], sweep.data, methods, places, sweep.say, args.max_latency)
 
     busy = sweep.end()
+    report(sweep)
     if ensemble is None:
         return sweep.end_without("No trial left a network")
     trials, val = sweep.trials, len(sweep.data.val)
     searched = trials[trials["refits"].isna()]
     figures.write_curves(sweep.folder / "curves.png", searched, sweep.curves, val)
-    sweep.tracker.close(sweep_metrics(ensemble, len(trials), busy), [sweep.folder / name for name in MIRRORED])
+    there = [path for name in MIRRORED if (path := sweep.folder / name).exists()]
+    sweep.tracker.close(logged.metrics(ensemble, len(trials), busy), there, lambda to: package(sweep.folder, to))
     if not broken and not ending.asked.is_set():
-        sweep.phase_done("combine", MIRRORED)
+        sweep.phase_done("combine", DONE)
     sweep.console.print()
-    summary.show(sweep.console, trials, ensemble, val)
+    summary.show(sweep.console, trials, sweep.curves, ensemble, val)
     again = f" and {len(trials) - len(searched)} networks of finalists" if len(trials) > len(searched) else ""
     sweep.say(f"{len(searched)} trials{again} in {record.t / 60:.1f} minutes; cores busy training: {busy:.0%}.")
     cut = (trials["state"] == "interrupted").any()
     sweep.last_words(WRITTEN, next_steps(args, sweep.folder, cut))
     return 1 if broken else 0
+
+
+def report(sweep: Sweep):
+    """Write report.html and study.db. What goes wrong there is said, and takes nothing from the sweep, which is done."""
+    try:
+        study.write(sweep.folder, sweep.args.metric)
+        write_report(sweep.folder, data=sweep.data)
+    except Exception as wrong:
+        sweep.say(
+            f"No report.html or study.db: {type(wrong).__name__}: {wrong}; python sweeps/mirror.py {sweep.folder} tries again."
+        )
 
 
 def nothing_left(args: Namespace, earlier: Before) -> bool:
@@ -95,18 +113,6 @@ def nothing_left(args: Namespace, earlier: Before) -> bool:
 
 def _list(budgets: list[float]) -> str:
     return ", ".join(f"{b:g}" for b in budgets)
-
-
-def sweep_metrics(ensemble: dict, trials: int, busy: float) -> dict[str, float]:
-    of_test = {"test_error": ensemble["test"]["error"]} if ensemble["test"] else {}
-    return {
-        "error": ensemble["judged"]["error"],
-        "loss": ensemble["judged"]["loss"],
-        "best_single_error": ensemble["best_single"]["judged"]["error"],
-        **of_test,
-        "trials": trials,
-        "cores_busy": busy,
-    }
 
 
 def next_steps(args: Namespace, folder: Path, cut: bool) -> list[str]:

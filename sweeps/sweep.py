@@ -21,8 +21,7 @@ from sweeps.search.progress import Progress
 from sweeps.search.record import Record, read, rows
 from sweeps.search.searcher import Search
 from sweeps.search.space import Space
-from sweeps.show import summary, views
-from sweeps.show.tracking import Tracker
+from sweeps.show import logged, summary, tracking, views
 from trainable import files
 from trainable.again import commit
 from trainable.datasets import load
@@ -98,10 +97,18 @@ class Sweep:
         results = self.args.results
         mlflow = self.args.mlflow or f"sqlite:///{results / 'mlflow.db'}"
         artifacts = None if self.args.mlflow else results / "mlflow-artifacts"
-        self.tracker = Tracker(
-            mlflow, artifacts, self.args.dataset, self.folder.name, _flat(self.about), self.say, past if self.earlier else None
+        self.tracker = tracking.Tracker(
+            mlflow,
+            artifacts,
+            self.args.dataset,
+            self.folder.name,
+            logged.parameters(self.about),
+            self.say,
+            past if self.earlier else None,
         )
-        self.progress = Progress(self.console, lambda: places.mean, ending.seconds_left, ending.is_over, trials, past, record.t)
+        times = ending.seconds_left, ending.is_over
+        epochs = getattr(self.args, "max_epochs", None)
+        self.progress = Progress(self.console, lambda: places.mean, *times, trials, past, record.t, self.left, epochs)
         record.listeners = (self.progress, self.tracker)
         self.record, self.places = record, places
         with self.progress:
@@ -215,9 +222,3 @@ def _about(args: Namespace, data) -> dict:
         "commit": commit(ROOT),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
-
-
-def _flat(about: dict) -> dict:
-    """For MLflow: the arguments that were given a value, the data's fingerprint and the commit."""
-    given = {name: value for name, value in about["arguments"].items() if value is not None}
-    return {**given, "fingerprint": about["data"]["fingerprint"], "commit": about["commit"]}

@@ -188,3 +188,14 @@ def test_scaling(tmp_path):
     for row in (one, four):
         assert 0.8 < row["busy"] < 1
         assert 0 < row["driver"] < 1
+
+
+@pytest.mark.full
+def test_seeing(tmp_path):
+    short = ("--trials", "20", "--repeats", "1", "--tune-trials", "4")
+    figures = bench("seeing.py", *short, to=tmp_path / "figures.json")
+    assert set(figures) == STATED - {"batch"} | {"trials", "seconds", "megabytes", "tune_ms_a_report"}
+    assert all(len(values) == 1 and min(values) > 0 for values in figures["seconds"].values())
+    assert 0.9 < figures["megabytes"] < 2
+    (pair,) = figures["tune_ms_a_report"]
+    assert set(pair) == {"with", "without"}

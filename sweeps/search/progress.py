@@ -1,10 +1,11 @@
 """What a sweep shows while it runs: one calm display in a terminal, plain lines elsewhere."""
 
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -15,6 +16,9 @@ from rich.text import Text
 from sweeps.search.record import STATES
 
 SAY_EVERY = 30.0  # seconds between two lines, where nothing else is said
+SHOWN = 8  # running trials that the display has a line for
+STEPS = "▁▂▃▄▅▆▇█"
+KNOWN = 3  # trials that must have ended before their pace says when the rest will have
 
 
 class Progress:
@@ -27,6 +31,8 @@ class Progress:
         trials: how many are wanted; None: as many as there is time for.
         past: the trials and rungs that the record has already.
         spent: seconds that earlier drivers worked.
+        all_left: until the deadline of the whole sweep; None where there is none.
+        epochs: that a trial trains at most.
     """
 
     def __init__(
@@ -38,7 +44,11 @@ class Progress:
         trials: int | None,
         past: tuple[list[dict], list[dict]] = ((), ()),
         spent: float = 0.0,
+        all_left: Callable[[], float | None] = lambda: None,
+        epochs: float | None = None,
     ):
+        self.all_left, self.epochs = all_left, epochs
+        self.losses: dict[int, list[float]] = {}  # at the rungs
         self.console, self.room, self.seconds_left, self.is_over, self.trials = console, room, seconds_left, is_over, trials
         self.began = time.monotonic() - spent
         self.span = seconds_left()
@@ -101,6 +111,7 @@ class Progress:
         (self.running.add if state == "running" else self.running.discard)(number)
 
     def _compare(self, number: int, metrics: dict):
+        self.losses.setdefault(number, []).append(metrics["val_loss"])
         if self.best is None or metrics["val_loss"] < self.best["val_loss"]:
             self.best = {**metrics, "trial": number, "arch": self.archs[number]}
 
@@ -113,7 +124,7 @@ class Progress:
 
     def line(self) -> str:
         """Everything in one line."""
-        return " · ".join(part for part in (self._counts(), self._now(), self._best(), self._clock()) if part)
+        return " · ".join(part for part in (self._counts(), self._now(), self._best(), self._clock(), self._ends()) if part)
 
     def _now(self) -> str:
         """The running trials; no more of them than fit a line."""
@@ -140,6 +151,25 @@ class Progress:
         left = self.seconds_left()
         return passed if left is None else f"{passed}, {_minutes(left)} left"
 
+    def _ends(self) -> str:
+        """When, at this rate; nothing where that is not known."""
+        left, ended = self.seconds_left(), len(self.states) - len(self.running)
+        if self.trials and self.first and ended >= KNOWN:
+            rest = (time.monotonic() - self.first) / ended * max(0, self.trials - ended)
+            left = rest if left is None else min(left, rest)
+        told = [f"this ends about {_hour(left)}"] if left is not None else []
+        every = self.all_left()
+        if every is not None and (left is None or every - left > 60):
+            told.append(f"the whole sweep by {_hour(every)}")
+        return ", ".join(told)
+
+    def _line_of(self, number: int) -> str:
+        """A running trial: how far it is, and its loss at the rungs that it has passed."""
+        most = f" of {self.epochs:g}" if self.epochs else ""
+        losses = self.losses.get(number, [])
+        told = f"  loss {_spark(losses)} {losses[-1]:.4f}" if losses else ""
+        return f"{number:>4} {self.archs[number]:<20} {self._epochs(number):5.1f}{most} epochs{told}"
+
     def _time_went(self) -> str:
         """Of the places' time since the first trial began."""
         train, evaluate = (sum(beat[i] for beat in self.beats.values()) for i in (1, 2))
@@ -155,9 +185,14 @@ class Progress:
             bar = ProgressBar(total=1.0, width=56)
             grid.add_row("", bar)
             grid.add_row("trials", self._counts() or "none yet")
-            grid.add_row("now", self._now().removeprefix("now "))
+            running = sorted(self.running)
+            for i, number in enumerate(running[:SHOWN]):
+                grid.add_row("" if i else "now", Text(self._line_of(number), no_wrap=True))
+            if len(running) > SHOWN:
+                grid.add_row("", f"     and {len(running) - SHOWN} more")
             grid.add_row("best", self._best().removeprefix("best "))
             grid.add_row("time", f"{self._clock()}; {self._time_went()}")
+            grid.add_row("then", self._ends()) if self._ends() else None
             ended = len(self.states) - len(self.running)
         left = self.seconds_left()
         shares = [1 - left / self.span] if self.span else []
@@ -178,6 +213,18 @@ class Progress:
             with self.lock:
                 line = self.line()
             self._say(line)
+
+
+def _hour(seconds: float) -> str:
+    """The time of day in so many seconds."""
+    return f"{datetime.now() + timedelta(seconds=seconds):%H:%M}"
+
+
+def _spark(losses: list[float]) -> str:
+    """Falling losses as bars, on a logarithmic scale from the lowest to the highest of them."""
+    logs = [math.log(max(loss, 1e-9)) for loss in losses]
+    span = (max(logs) - min(logs)) or 1.0
+    return "".join(STEPS[round((len(STEPS) - 1) * (value - min(logs)) / span)] for value in logs)
 
 
 def _minutes(seconds: float) -> str:

@@ -121,7 +121,7 @@ class Record:
         self, number: int, config: Mapping, params: Mapping, distributions: Mapping[str, str], refits: int | None = None
     ):
         now, t = time.time(), self.t
-        told = {"kind": "trial_started", "number": number, "config": config, "refits": refits, "at": now}
+        told = {"kind": "trial_started", "number": number, "config": config, "params": params, "refits": refits, "at": now}
         with self._event(told) as db:
             db.execute(
                 "INSERT INTO trials (state, number, refits, config, params, distributions, started, t) "

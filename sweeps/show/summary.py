@@ -2,22 +2,25 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from sweeps.search.record import STATES
+from sweeps.show import views
 from trainable.scores import interval
 
-ENDS = [state for state in STATES if state != "running"]
+BEST = 8  # trials that are named at the end
 
 
-def show(console: Console, trials: pd.DataFrame, ensemble: dict, images: int):
+def show(console: Console, trials: pd.DataFrame, curves: pd.DataFrame, ensemble: dict, images: int):
     """Print the tables of a finished sweep. `images`: how many val has."""
-    searched = trials[trials["refits"].isna()]
-    console.print(_families(searched, images))
-    console.print(_best_trials(searched, images))
+    families = views.families(trials, curves).drop(columns=["best", "epochs", "loss"])
+    print_table(console, families, f"What was tried, and the best error on val ({images:,} images)")
+    best = views.leaderboard(trials, curves).dropna(subset=["loss"]).head(BEST).drop(columns=["state", "parameters", "minutes"])
+    print_table(console, best, f"The best trials, by epochs and loss (cross-entropy) on val ({images:,} images)")
     show_ensemble(console, ensemble)
 
 
@@ -40,28 +43,41 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _families(trials: pd.DataFrame, images: int) -> Table:
-    table = _table(f"What was tried, and the best error on val ({images:,} images)")
-    table.add_column("family")
-    for name in ("trials", *ENDS, "error", "minutes"):
-        table.add_column(name, justify="right", no_wrap=True)
-    by_family = trials.assign(seconds=trials["train_s"] + trials["eval_s"]).groupby("family")
-    for family, rows in sorted(by_family, key=lambda item: (item[1]["val_error"].isna().all(), item[1]["val_error"].min())):
-        counts = [str((rows["state"] == s).sum()) for s in ENDS]
-        table.add_row(family, str(len(rows)), *counts, _percent(rows["val_error"].min()), f"{rows['seconds'].sum() / 60:.1f}")
-    return table
+# How columns are written; others as they are.
+FORMS = dict.fromkeys(("error", "share", "low", "high", "single"), ".2%") | {"importance": ".1%", "loss": ".4f"}
+FORMS |= dict.fromkeys(("best loss", "worst that went on"), ".4f") | {"minutes": ".1f", "parameters": ",.0f"}
+FORMS |= dict.fromkeys(("epochs", "lr", "ms", "training", "evaluating", "else"), ".3g")
 
 
-def _best_trials(trials: pd.DataFrame, images: int) -> Table:
-    table = _table(f"The best trials, by loss (cross-entropy) on val ({images:,} images)")
-    for name in ("trial", "epochs", "error", "loss"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("architecture", "optimizer", "lr_schedule"):
-        table.add_column(name, no_wrap=True)
-    for _, t in trials.dropna(subset=["val_loss"]).nsmallest(8, "val_loss").iterrows():
-        scores = f"{t['budget']:.3g}", _percent(t["val_error"]), f"{t['val_loss']:.4f}"
-        table.add_row(str(t["trial"]), *scores, t["arch"], f"{t['optimizer']} {t['lr']:.2g}", t["lr_schedule"])
-    return table
+def print_table(console: Console, frame: pd.DataFrame, title: str):
+    """A view, for people."""
+    table = _table(title)
+    for name in frame:
+        words = not pd.api.types.is_numeric_dtype(frame[name])
+        table.add_column(name, justify="left" if words else "right", no_wrap=name not in ("reason", "good values"))
+    for _, row in frame.iterrows():
+        table.add_row(*(escape(_cell(name, value)) for name, value in row.items()))
+    console.print(table)
+
+
+def print_across(console: Console, frame: pd.DataFrame, title: str):
+    """A view with few rows and many columns: each row, which its first column names, in a column of its own."""
+    first, *others = frame
+    table = _table(title)
+    for name in (first, *frame[first]):
+        table.add_column(escape(str(name)), justify="left" if name == first else "right", overflow="fold")
+    for name in others:
+        table.add_row(name, *(escape(_cell(name, value)) for value in frame[name]))
+    console.print(table)
+
+
+def _cell(name: str, value) -> str:
+    if pd.isna(value):
+        return "-"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else ""
+    form = FORMS.get(name, "")
+    return format(value, form if not isinstance(value, str) else "") if form or isinstance(value, str) else f"{value:g}"
 
 
 def _ensembles(ensemble: dict) -> Table:

@@ -3,13 +3,19 @@
 It never stops a sweep: when MLflow fails, it says so once and gives up. The record has everything.
 """
 
+import contextlib
 import logging
 import os
 import queue
+import re
+import tempfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+from sweeps.show.logged import System, columns, dataset
+from trainable.archs import ARCHS
 
 # A server that is away shall cost seconds, not minutes; and nothing is told to anybody else.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
@@ -17,7 +23,9 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 STATUS = {"complete": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
+MODEL = "model"  # of the ensemble, among the artifacts of the sweep's run
 PAUSE = 2.0  # seconds between two batches
+SAMPLE = 10.0  # seconds between two looks at the driver's machine
 
 
 class Tracker:
@@ -60,9 +68,16 @@ class Tracker:
         if self.thread.is_alive():
             self.events.put(event)
 
-    def close(self, metrics: dict[str, float], files: list[Path], patience: float = 30.0):
-        """Write what is left, then the sweep's own metrics and files; wait at most `patience` seconds."""
-        self.events.put({"kind": "sweep_ended", "metrics": metrics, "files": files, "at": time.time()})
+    def close(
+        self,
+        metrics: dict[str, float],
+        files: list[Path],
+        model: Callable[[Path], None] | None = None,
+        patience: float | None = 60.0,
+    ):
+        """Write what is left, then the sweep's own metrics and files, and the model that `model` makes in a folder; wait at most
+        `patience` seconds."""
+        self.events.put({"kind": "sweep_ended", "metrics": metrics, "files": files, "model": model, "at": time.time()})
         self.closing.set()
         self.thread.join(patience)
         if self.thread.is_alive():
@@ -99,11 +114,15 @@ class Tracker:
             self.parent = self._run(self.sweep, {"sweep": self.sweep}, time.time())
         if None not in there or not there[None].data.params:  # MLflow may have failed between the run and its parameters
             self._log(self.parent, params=self.about)
+            self.client.log_inputs(self.parent, [dataset(self.experiment, self.about)])
         for number in self.past:
             self._mend(number, there.get(number))
-        ended = False
+        system, looked, ended = System(), 0.0, False
         while not ended:
             self.closing.wait(PAUSE)
+            if time.monotonic() - looked > SAMPLE and not self.closing.is_set():
+                looked = time.monotonic()
+                self._log(self.parent, metrics=system.metrics(), at=time.time(), step=round(time.time()))
             ended = self._flush()
 
     def _there(self) -> dict[int | None, object]:
@@ -130,7 +149,7 @@ class Tracker:
             if ends and run.info.status != "RUNNING" and run.info.end_time == int(trial["ended"] * 1000):
                 return
             if not run.data.params:
-                self._log(self.runs[number], params=trial["config"])
+                self._log(self.runs[number], params=columns(trial))
             written = {m.step: m.timestamp for m in self.client.get_metric_history(self.runs[number], "val_loss")}
             if not written.items() <= {rung["rung"]: int(rung["at"] * 1000) for rung in rungs}.items():
                 # A result between two rungs, forgotten by the record while MLflow was away.
@@ -168,7 +187,22 @@ class Tracker:
         for path in last["files"]:
             self.client.log_artifact(self.parent, str(path))
         self.client.set_terminated(self.parent, "FINISHED", int(last["at"] * 1000))
+        if last["model"]:
+            self._register(last["model"])
         return True
+
+    def _register(self, make: Callable[[Path], None]):
+        """The ensemble as a file of the sweep's run, and as the newest version of the dataset's registered model."""
+        from mlflow.exceptions import MlflowException
+
+        name = re.sub(r"[/:.%\"']+", "-", self.experiment)
+        with tempfile.TemporaryDirectory() as folder:
+            make(Path(folder) / MODEL)
+            self.client.log_artifacts(self.parent, str(Path(folder) / MODEL), MODEL)
+        with contextlib.suppress(MlflowException):  # it is there
+            self.client.create_registered_model(name)
+        source = f"{self.client.get_run(self.parent).info.artifact_uri}/{MODEL}"
+        self.client.create_model_version(name, source, self.parent, {"sweep": self.sweep})
 
     def _write(self, number: int, events: list[dict]):
         from mlflow.entities import Metric
@@ -181,8 +215,9 @@ class Tracker:
                 if event.get("refits") is not None:
                     name += f", trial {event['refits']} on fold {event['config']['fold'] + 1} of {event['config']['folds']}"
                     ties["refits"] = str(event["refits"])
+                ties |= {"family": ARCHS[event["config"]["arch"]].family}
                 self.runs[number] = self._run(name, ties, event["at"])
-                params = event["config"]
+                params = columns(event)
             elif event["kind"] == "trial_restarted":
                 self._go_on(number)
             elif event["kind"] == "rung":
@@ -190,7 +225,7 @@ class Tracker:
                 words = {name: value for name, value in event["metrics"].items() if isinstance(value, str)}
                 numbers = {name: value for name, value in event["metrics"].items() if name not in words}
                 metrics += [Metric(name, value, at, event["rung"]) for name, value in numbers.items()]
-                tags |= words
+                tags |= {**words, "rung": str(event["rung"] + 1)}
             else:
                 end = event
         tags |= {"state": end["state"], "reason": end["reason"]} if end else {}
@@ -201,11 +236,11 @@ class Tracker:
     def _run(self, name: str, tags: dict, at: float) -> str:
         return self.client.create_run(self.home, int(at * 1000), tags, name).info.run_id
 
-    def _log(self, run: str, metrics=(), params=None, tags=None, at: float = 0):
+    def _log(self, run: str, metrics=(), params=None, tags=None, at: float = 0, step: int = 0):
         from mlflow.entities import Metric, Param, RunTag
 
         if isinstance(metrics, dict):
-            metrics = [Metric(name, value, int(at * 1000), 0) for name, value in metrics.items()]
+            metrics = [Metric(name, value, int(at * 1000), step) for name, value in metrics.items()]
         params = [Param(name, str(value)[:6000]) for name, value in (params or {}).items()]
         tags = [RunTag(name, value[:5000]) for name, value in (tags or {}).items()]
         if metrics or params or tags:
@@ -213,4 +248,4 @@ class Tracker:
 
 
 def _started(trial: dict) -> dict:
-    return {"kind": "trial_started", **{k: trial[k] for k in ("number", "refits", "config")}, "at": trial["started"]}
+    return {"kind": "trial_started", **{k: trial[k] for k in ("number", "refits", "config", "params")}, "at": trial["started"]}

@@ -1,18 +1,28 @@
-"""From the record to tables: trials.parquet and curves.parquet, mirrors that can be rebuilt."""
+"""From the record to tables: trials.parquet and curves.parquet, mirrors that can be rebuilt, and the views of them."""
 
 import io
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from sweeps.search.record import read, rows
+from sweeps.search.record import STATES, read, rows
 from trainable import files
 from trainable.archs import ARCHS
+from trainable.config import TrialConfig
+
+ENDS = tuple(state for state in STATES if state != "running")
+OF_LAST_RUNG = ("budget", "val_error", "val_loss", "train_loss", "parameters")
 
 
 def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A row a trial, with its last metrics and its configuration, and a row a rung."""
+    """A row a trial, with its last metrics and its configuration, and a row a rung. Where there is no record, as in
+    results/records/, what `write_tables` made of it."""
+    if not (folder / "record.db").exists():
+        trials, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("trials", "curves"))
+        return trials, curves
     trials, rungs = read(folder / "record.db")
     restarts = Counter(row["number"] for row in rows(folder / "record.db", "restarts"))
     curves = pd.DataFrame(
@@ -22,11 +32,13 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         ]
     )
     last = {r["number"]: r["metrics"] for r in rungs}
+    evaluated = Counter(r["number"] for r in rungs)
+    drivers = [row["about"] for row in rows(folder / "record.db", "drivers") if row["about"]]
+    images = drivers[-1]["data"]["images"] if drivers else {}
     table = []
     for trial in trials:
         number = trial["number"]
-        names = ("budget", "val_error", "val_loss", "train_loss", "parameters")
-        metrics = {name: last.get(number, {}).get(name) for name in names}
+        metrics = {name: last.get(number, {}).get(name) for name in OF_LAST_RUNG}
         table.append(
             {
                 "trial": number,
@@ -41,11 +53,30 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "seconds": (trial["t_ended"] or trial["t"]) - trial["t"],
                 "train_s": trial["train_s"],
                 "eval_s": trial["eval_s"],
+                "ms": _ms(trial, evaluated[number], images),
                 **trial["config"],
                 "engine": last.get(number, {}).get("engine", trial["config"]["engine"]),  # what the probe found
             }
         )
-    return pd.DataFrame(table).astype({"refits": "Int64"} if table else {}), curves
+    if not table:  # it has just begun
+        return _nothing()
+    return pd.DataFrame(table).astype({"refits": "Int64"}), curves if len(curves) else _nothing()[1]
+
+
+def _nothing() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """No trial and no rung, in the columns that they would have."""
+    names = ["trial", "refits", "state", "reason", "restarts", "family", *OF_LAST_RUNG, "started", "t", "seconds", "train_s"]
+    kinds = {"refits": "Int64", "state": str, "reason": str, "family": str}
+    trials = pd.DataFrame(columns=[*names, "eval_s", "ms", *TrialConfig().flat()], dtype=float).astype(kinds)
+    curves = pd.DataFrame(columns=["trial", "rung", "partial", "at", "t", "budget", "val_loss", "val_error"], dtype=float)
+    return trials, curves.astype({"partial": bool})
+
+
+def _ms(trial: dict, times: int, images: Mapping[str, int]) -> float | None:
+    """Milliseconds of its place that an image took while the trial was evaluated: about what a prediction costs."""
+    folds = trial["config"].get("folds")
+    judged = (images.get("train", 0) + images.get("val", 0)) / folds if folds else images.get("val")
+    return 1e3 * trial["eval_s"] / times / judged if times and judged else None
 
 
 def write_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -70,3 +101,135 @@ def busy(trials: pd.DataFrame, slots: float) -> float:
         return 0.0
     span = (trials["t"] + trials["seconds"]).max() - trials["t"].min()
     return float((trials["train_s"] + trials["eval_s"]).sum() / max(1e-9, slots * span))
+
+
+def searched(trials: pd.DataFrame) -> pd.DataFrame:
+    """Those of the search, not of its finalists."""
+    return trials[trials["refits"].isna()] if len(trials) else trials
+
+
+def leaderboard(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """The trials of the search, those that trained longest first, of these the lowest val loss first: only what trained
+    equally long compares."""
+    found = searched(trials)
+    columns = {"trial": "trial", "arch": "architecture", "state": "state", "budget": "epochs", "val_error": "error"}
+    columns |= {
+        "val_loss": "loss",
+        "parameters": "parameters",
+        "optimizer": "optimizer",
+        "lr": "lr",
+        "lr_schedule": "lr_schedule",
+    }
+    found = found.assign(minutes=(found["train_s"] + found["eval_s"]) / 60, rung=found["trial"].map(last_rungs(curves)))
+    found = found.sort_values(["rung", "val_loss"], ascending=[False, True])
+    return found[[*columns, "minutes"]].rename(columns=columns).reset_index(drop=True)
+
+
+def last_rungs(curves: pd.DataFrame) -> Mapping[int, int]:
+    """The last rung that each trial passed, by trial; of those that passed none, nothing."""
+    return curves[~curves["partial"]].groupby("trial")["rung"].max() if len(curves) else {}
+
+
+def families(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """A row a family: how many trials, how they ended, the best of them on val, and what they cost."""
+    found = searched(trials)
+    out = []
+    for family, mine in found.groupby("family"):
+        ended = Counter(mine["state"])
+        best = mine.loc[mine["val_loss"].idxmin()] if mine["val_loss"].notna().any() else {}
+        minutes = (mine["train_s"] + mine["eval_s"]).sum() / 60
+        row = {"family": family, "trials": len(mine), **{state: ended[state] for state in ENDS}, "best": best.get("trial")}
+        row |= {"epochs": best.get("budget"), "error": mine["val_error"].min(), "loss": best.get("val_loss"), "minutes": minutes}
+        out.append(row)
+    names = ["family", "trials", *ENDS, "best", "epochs", "error", "loss", "minutes"]
+    kinds = {"best": "Int64"} if out else {}
+    return pd.DataFrame(out, columns=names).astype(kinds).sort_values(["error", "loss"]).reset_index(drop=True)
+
+
+def stops(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """A row a rung of the search: who came, who went on, and where the line was."""
+    found = searched(trials)
+    mine = curves[curves["trial"].isin(found["trial"]) & ~curves["partial"]] if len(curves) else curves
+    ended = found.set_index("trial")["state"]
+    last = last_rungs(mine)
+    out = []
+    for rung, there in mine.groupby("rung") if len(mine) else ():
+        ends = ended[[trial for trial in there["trial"] if last[trial] == rung]]
+        on = there[~there["trial"].isin(ends.index)]
+        row = {"rung": rung + 1, "epochs": there["budget"].median(), "reached": len(there), "went on": len(on)}
+        row |= {state: int((ends == state).sum()) for state in ENDS}
+        out.append({**row, "best loss": there["val_loss"].min(), "worst that went on": on["val_loss"].max()})
+    names = ["rung", "epochs", "reached", "went on", *ENDS, "best loss", "worst that went on"]
+    return pd.DataFrame(out, columns=names)
+
+
+def cost(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """What the places' time went into: search and finalists, by how a trial ended."""
+    phase = np.where(trials["refits"].isna(), "search", "finalists") if len(trials) else []
+    out = []
+    for (name, state), mine in trials.assign(phase=phase).groupby(["phase", "state"]) if len(trials) else ():
+        hours = {"training": mine["train_s"].sum() / 3600, "evaluating": mine["eval_s"].sum() / 3600}
+        held = mine["seconds"].sum() / 3600
+        out.append({"phase": name, "state": state, "trials": len(mine), **hours, "else": max(0.0, held - sum(hours.values()))})
+    table = pd.DataFrame(out, columns=["phase", "state", "trials", "training", "evaluating", "else"])
+    table["share"] = table[["training", "evaluating", "else"]].sum(axis=1) / max(
+        1e-9, table[["training", "evaluating", "else"]].sum().sum()
+    )
+    return table.sort_values(["phase", "share"], ascending=False).reset_index(drop=True)
+
+
+def failures(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """Why trials failed, were cut off or started again; reasons that differ only in numbers are one."""
+    found = trials[trials["reason"].ne("") & trials["state"].ne("stopped")] if len(trials) else trials
+    alike = found["reason"].str.replace(r"\d[\d.]*", "#", regex=True) if len(found) else found.get("reason")
+    out = []
+    for (_, state), mine in found.groupby([alike, "state"]) if len(found) else ():
+        minutes = (mine["train_s"] + mine["eval_s"]).sum() / 60
+        first = ", ".join(map(str, mine["trial"].head(5))) + (", ..." if len(mine) > 5 else "")
+        out.append({"state": state, "trials": len(mine), "which": first, "minutes": minutes, "reason": mine["reason"].iloc[0]})
+    table = pd.DataFrame(out, columns=["state", "trials", "which", "minutes", "reason"])
+    return table.sort_values("trials", ascending=False).reset_index(drop=True)
+
+
+def pareto(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """The complete trials that no other betters in error and in size, or in error and in time, smallest first."""
+    found = searched(trials)
+    found = found[found["state"].eq("complete")] if len(found) else found
+    found = found.assign(by_size=front(found["parameters"], found["val_error"]), by_time=front(found["ms"], found["val_error"]))
+    found = found[found["by_size"] | found["by_time"]].sort_values("parameters")
+    columns = {"trial": "trial", "arch": "architecture", "parameters": "parameters", "ms": "ms", "val_error": "error"}
+    return found.rename(columns=columns)[[*columns.values(), "by_size", "by_time"]].reset_index(drop=True)
+
+
+def front(x: pd.Series, y: pd.Series) -> list[bool]:
+    """Which points no other point beats: none is as low in both and lower in one. A point with a NaN is none."""
+    points = [None if pd.isna(a) or pd.isna(b) else (a, b) for a, b in zip(x, y, strict=True)]
+    order = sorted(p for p in points if p)
+    best, on = float("inf"), set()
+    for p in order:  # those that are as low in x come lowest in y first
+        if p[1] < best:
+            best = p[1]
+            on.add(p)
+    return [p in on for p in points]
+
+
+def lanes(trials: pd.DataFrame) -> pd.DataFrame:
+    """With `lane`: the place that each trial had, as few as were in use at a time. A trial that was cut off and went on keeps
+    its place for the whole time."""
+    free: list[float] = []  # when each lane is free again
+    out = {}
+    for _, trial in trials.sort_values("t").iterrows():
+        lane = next((i for i, end in enumerate(free) if end <= trial["t"] + 0.5), len(free))
+        free[lane : lane + 1] = [trial["t"] + trial["seconds"]]
+        out[trial["trial"]] = lane + 1
+    return trials.assign(lane=trials["trial"].map(out))
+
+
+VIEWS: dict[str, Callable[[pd.DataFrame, pd.DataFrame], pd.DataFrame]] = {
+    "leaderboard": leaderboard,
+    "families": families,
+    "stops": stops,
+    "pareto": pareto,
+    "cost": cost,
+    "failures": failures,
+}

@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from sweeps.show.views import write_parquet
+from sweeps.show.views import front, write_parquet
 from trainable import files
 from trainable.archs import ARCHS
 
@@ -47,15 +47,8 @@ def tabulate(sizes: Mapping[str, tuple[int, int]], trials: pd.DataFrame, singles
     kinds = columns(batches)
     table = pd.DataFrame(rows).sort_values(["val_error", "val_loss"], ignore_index=True).reindex(columns=list(kinds))
     for b in batches:
-        table[f"front_{b}"] = pareto(table[f"ms_{b}"], table["val_error"])
+        table[f"front_{b}"] = front(table[f"ms_{b}"], table["val_error"])
     return table.astype(kinds)
-
-
-def pareto(x: Sequence[float], y: Sequence[float]) -> list[bool]:
-    """Which points no other point beats: none is as low in both and lower in one. A point with a NaN is none."""
-    points = [None if pd.isna(a) or pd.isna(b) else (a, b) for a, b in zip(x, y, strict=True)]
-    known = [p for p in points if p]
-    return [p is not None and not any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in known) for p in points]
 
 
 def write(folder: Path, table: pd.DataFrame, about: list[str]):

@@ -1,6 +1,7 @@
 import io
 import re
 import time
+from datetime import datetime, timedelta
 
 import pandas as pd
 import pytest
@@ -82,9 +83,33 @@ def test_display_in_a_terminal(tmp_path):
     assert len(lines) == 6
     assert max(map(len, lines)) <= 80
     assert "1 complete, 1 stopped, 1 failed" in lines[1]
-    assert "trial 0 convnet" in lines[3]
-    assert "01:30 left" in lines[4]
+    assert "trial 0 convnet" in lines[2]
+    assert "01:30 left" in lines[3]
+    assert re.search(r"this ends about \d\d:\d\d", lines[4])
     assert "Ctrl-C ends the search" in lines[5]
+
+
+def test_many_running_trials_fit_the_screen(tmp_path):
+    """Each with its curve, those that there is no room for counted; and when it will end."""
+    out = Console(file=io.StringIO(), width=80)
+    progress = Progress(out, lambda: 12, lambda: 600.0, lambda: False, None, all_left=lambda: 3600.0, epochs=10.0)
+    record = Record(tmp_path / "record.db", (progress,))
+    for number in range(12):
+        record.trial_started(number, CONFIG, {}, {})
+    for rung, loss in enumerate((1.0, 0.1, 0.01)):
+        record.rung(0, rung, {**METRICS, "val_loss": loss, "budget": rung + 1.0}, {})
+    out.print(progress._display())
+    text = out.file.getvalue()
+    assert len(text.splitlines()) <= 16
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r" 0 convnet +3\.0 of 10 epochs  loss █▄▁ 0\.0100", text)
+    assert "and 4 more" in text
+    began = datetime.now()
+    times = [
+        datetime.strptime(f"{began:%Y-%m-%d} {hour}", "%Y-%m-%d %H:%M") for hour in re.findall(r"\d\d:\d\d", progress._ends())
+    ]
+    for when, seconds in zip(times, (600, 3600), strict=True):
+        assert (when - began - timedelta(seconds=seconds)).total_seconds() % 86400 % 86340 <= 60
 
 
 def test_a_running_trial_is_shown(tmp_path):
@@ -106,7 +131,7 @@ def test_a_running_trial_is_shown(tmp_path):
 
 def test_summary_fits_80_columns(tmp_path):
     play(Record(tmp_path / "record.db"))
-    trials, _ = views.tables(tmp_path)
+    trials, curves = views.tables(tmp_path)
     score = {"errors": 5, "images": 1500, "error": 5 / 1500, "loss": 0.0123}
     ensemble = {
         "unlabelled_taught": True,
@@ -121,7 +146,7 @@ def test_summary_fits_80_columns(tmp_path):
         "cascade": {"share_passed_on": 0.0123, "first": "3", "ms_per_image": 0.1, "ms_first": 0.09, "judged": score},
     }  # fmt: skip
     out = io.StringIO()
-    summary.show(Console(file=out, width=80), trials, ensemble, 1500)
+    summary.show(Console(file=out, width=80), trials, curves, ensemble, 1500)
     text = out.getvalue()
     assert "…" not in text, "nothing is cut off"
     assert max(map(len, text.splitlines())) <= 80

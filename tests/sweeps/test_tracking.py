@@ -10,7 +10,7 @@ from sweeps.show.tracking import Tracker
 
 def cut_off(tracker: Tracker):
     """As when its driver is killed after a batch: what it has heard is written, no run is ended, no more is heard."""
-    tracker.events.put({"kind": "sweep_ended", "metrics": {}, "files": [], "at": 1.0})
+    tracker.events.put({"kind": "sweep_ended", "metrics": {}, "files": [], "model": None, "at": 1.0})
     tracker.closing.set()
     tracker.thread.join()
     tracker.client.update_run(tracker.parent, "RUNNING")

@@ -24,7 +24,7 @@ from sweeps.search.draw import SEARCHERS
 from sweeps.search.record import Record, read
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import Search
-from sweeps.show import figures, zoo_table
+from sweeps.show import figures, views, zoo_table
 from trainable import engine
 from trainable.archs import ARCHS
 from trainable.archs.torchvision_zoo import TorchvisionArch
@@ -97,7 +97,7 @@ def test_pareto():
     nan = float("nan")
     #          fast   both   slow   beaten  equal   lost   not timed
     x, y = [1.0, 2.0, 3.0, 3.0, 2.0, 2.0, nan], [0.9, 0.5, 0.1, 0.6, 0.5, 0.6, 0.0]
-    assert zoo_table.pareto(x, y) == [True, True, True, False, True, False, False]
+    assert views.front(pd.Series(x), pd.Series(y)) == [True, True, True, False, True, False, False]
 
 
 SIZES = {"convnet": (1234, 999_950), "resnet18": (11_170_000, 37_100_000), "vit": (999, 0), "mnasnet0_5": (950_000, 2_000_000)}

@@ -1,5 +1,6 @@
 """Image files into one array: anything that PIL opens, mixed sizes and modes, decoded by all cores."""
 
+import io
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -139,7 +140,14 @@ def _look(path: Path) -> tuple[int, int, bool]:
         return height, width, grey
 
 
-def _decode(path: Path, out: np.ndarray):
+def decode(content: bytes, in_shape: tuple[int, int, int]) -> np.ndarray:
+    """A file's content as an image, uint8 [channels, height, width], as `read` makes it; raises what PIL does, or ValueError."""
+    out = np.empty(in_shape, dtype=np.uint8)
+    _decode(io.BytesIO(content), out)
+    return out
+
+
+def _decode(path: Path | io.BytesIO, out: np.ndarray):
     """Read a file into `out`, uint8 [channels, height, width]."""
     channels, height, width = out.shape
     with _opened(path) as image:

@@ -1,0 +1,74 @@
+"""Write again what mirrors a sweep's record: its tables, its page, Optuna's study, and its runs in MLflow.
+
+python sweeps/mirror.py SWEEP
+python sweeps/mirror.py SWEEP --mlflow https://mlflow.example.org      # MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from sweeps.choose.package import package
+from sweeps.flags import ROOT, results_folder, sweep_folder
+from sweeps.lock import Lock
+from sweeps.report import write_report
+from sweeps.resume import before
+from sweeps.search.record import read, rows
+from sweeps.show import logged, study, tracking, views
+from trainable.errors import BadInput, Parser, run
+
+WRITTEN = ("ensemble.json", "submission.csv", "report.html", "curves.png", "trials.parquet", "curves.parquet", study.FILE)
+
+
+def main() -> int:
+    args = parse(sys.argv[1:])
+    folder = args.sweep
+    sweep = before(folder)
+    views.write_tables(folder)
+    study.write(folder, sweep.arguments.get("metric", "val_loss"))
+    write_report(folder)
+    print(f"In {folder}: trials.parquet, curves.parquet, {study.FILE}, report.html.", flush=True)
+    try:
+        Lock(folder / "lock").take()
+    except BadInput:
+        print("It has a driver at work, which mirrors it in MLflow: left to that.")
+        return 0
+    return mirror(folder, args.mlflow, args.model)
+
+
+def mirror(folder: Path, uri: str | None, with_model: bool) -> int:
+    about = next(row["about"] for row in reversed(rows(folder / "record.db", "drivers", "id")) if row["about"])
+    where = uri or f"sqlite:///{folder.parent / 'mlflow.db'}"
+    artifacts = None if uri else folder.parent / "mlflow-artifacts"
+    failed: list[str] = []
+    told = logged.parameters(about)
+    tracker = tracking.Tracker(
+        where, artifacts, about["arguments"]["dataset"], folder.name, told, failed.append, read(folder / "record.db")
+    )
+    metrics, model = {}, None
+    if (folder / "ensemble.json").exists():
+        ensemble = json.loads((folder / "ensemble.json").read_text())
+        ended = json.loads((folder / "sweep.json").read_text()).get("ended", {})
+        metrics = logged.metrics(ensemble, ended.get("trials", 0), ended.get("cores_busy", 0.0))
+        model = (lambda to: package(folder, to)) if with_model else None
+    there = [folder / name for name in WRITTEN if (folder / name).exists()]
+    tracker.close(metrics, there, model, patience=None)
+    if failed:
+        raise BadInput(f"{failed[0]}; see to {where}, and call this again")
+    print(f"In MLflow at {where}: its runs, files{' and model' if model else ''}.")
+    return 0
+
+
+def parse(arguments: list[str]):
+    p = Parser(prog="mirror.py", description=__doc__.split("\n")[0])
+    p.add_argument("sweep", help="its name under --results, or its folder")
+    p.add_argument("--mlflow", metavar="URI", help="an MLflow server (default: mlflow.db under --results)")
+    p.add_argument("--no-model", dest="model", action="store_false", help="do not register the ensemble as a model there")
+    p.add_argument("--results", help=f"where sweeps lie (default: {ROOT / 'results'})")
+    args = p.parse_args(arguments)
+    args.sweep = sweep_folder(args.sweep, results_folder(args.results))
+    return args
+
+
+if __name__ == "__main__":
+    run(main)
