@@ -71,11 +71,12 @@ class Sweep:
         return time.monotonic() - self.began
 
     def left(self, share: float = 1.0) -> float | None:
-        """Seconds that are left of this share of the time budget; None: no limit."""
-        if self.args.time_budget is None:
+        """Seconds that are left of this share of the time budget; None: no limit, as an architecture table has none."""
+        budget = getattr(self.args, "time_budget", None)
+        if budget is None:
             return None
         spent = self.seconds + (self.earlier.seconds if self.earlier else 0.0)
-        return max(0.0, share * self.args.time_budget - spent)
+        return max(0.0, share * budget - spent)
 
     @property
     def machines(self) -> tuple:
