@@ -30,7 +30,7 @@ def check_gives_up(tracker: Tracker, path, warnings: list[str], patience: float)
     """One warning, in time, and the record has everything."""
     play(Record(path, (tracker,)))
     began = time.monotonic()
-    tracker.close({}, [], patience)
+    tracker.close({}, [], patience=patience)
     assert time.monotonic() - began < patience + 2
     assert len(warnings) == 1
     assert "mirror of this sweep" in warnings[0]
