@@ -110,7 +110,7 @@ def test_finalists(tmp_path, command, refuses):
         assert status == 0
         assert out.read_text() == (of / "submission.csv").read_text()
         errors = json.loads((of / "ensemble.json").read_text())["test"]["errors"]
-        assert f"{errors} errors of 2,000" in said
+        assert f"{errors:,} errors of 2,000" in said
     status, said, _ = command(predict.main, "s", *results, "--cascade", "--out", tmp_path / "cascade.csv")
     assert status == 0
     share = float(re.search(r"([\d.]+)% of them passed on", said).group(1)) / 100
