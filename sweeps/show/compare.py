@@ -1,6 +1,5 @@
 """Sweeps side by side."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ def table(folders: Sequence[Path]) -> pd.DataFrame:
     rows = []
     for folder in folders:
         trials, _ = views.tables(folder)
-        about, ensemble = (_json(folder / name) for name in ("sweep.json", "ensemble.json"))
+        about, ensemble = (report.read_json(folder / name) for name in ("sweep.json", "ensemble.json"))
         row = {"sweep": folder.name, "dataset": about.get("arguments", {}).get("dataset")}
         if ensemble:
             judged = ensemble["judged"]
@@ -48,10 +47,3 @@ def page(folders: Sequence[Path], rows: pd.DataFrame) -> str:
         tables={"progress": told, "families": []},
         specs=specs,
     )
-
-
-def _json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}

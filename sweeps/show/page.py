@@ -40,8 +40,8 @@ def page(folder: Path, wrong=None, missing: str = "") -> str:
         missing: why there is none.
     """
     trials, curves = views.tables(folder)
-    about = _json(folder / "sweep.json")
-    ensemble = _json(folder / "ensemble.json")
+    about = read_json(folder / "sweep.json")
+    ensemble = read_json(folder / "ensemble.json")
     drawn = Drawn(folder, trials, curves, about, wrong)
     return render(
         "report.html",
@@ -102,7 +102,7 @@ def _plain(value):
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):
