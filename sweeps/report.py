@@ -15,7 +15,7 @@ from rich.console import Console
 from sweeps.choose.mistakes import Mistakes, mistakes
 from sweeps.flags import ROOT, results_folder, sweep_folder
 from sweeps.show import compare, page, views
-from sweeps.show.importance import importance
+from sweeps.show.importance import compared, importance
 from sweeps.show.summary import print_across, print_table
 from trainable import files
 from trainable.datasets import Dataset, load
@@ -61,7 +61,8 @@ def _mistakes(folder: Path, data: Dataset | None) -> Mistakes:
 def view(folder: Path, name: str, family: str | None) -> tuple[str, pd.DataFrame]:
     """A title and a table."""
     if name == "importance":
-        table, epochs = importance(folder, family)
+        there, epochs = compared(folder, family)
+        table = importance(there)
         of = f" of {family}" if family else ""
         return f"What mattered{of}, compared after {epochs:.3g} epochs" if epochs else "No trial has come to a rung yet", table
     trials, curves = views.tables(folder)

@@ -85,8 +85,8 @@ class Drawn:
     def _parameters(self):
         """Importance, a parameter against the loss, and parallel coordinates of the winning family, each at one budget."""
         there, epochs = compared(self.folder)
-        found, _ = importance(self.folder)
-        if epochs is None or found.empty:
+        found = importance(there)
+        if found.empty:
             return
         self.tables["compared"] = {"epochs": epochs, "trials": len(there)}
         known = found.dropna(subset=["importance"]).head(BARS)
@@ -103,7 +103,7 @@ class Drawn:
         self.charts["drawn"] = charts.drawn(self.families)
         winner = self.families[0]
         mine, epochs = compared(self.folder, winner)
-        found, _ = importance(self.folder, winner)
+        found = importance(mine)
         of_all = found["parameter"][found["trials"] == len(mine)].head(SHOWN).tolist()
         if len(mine) >= 3 and len(of_all) >= 2:
             self.tables["winner"] = {"family": winner, "epochs": epochs, "trials": len(mine)}

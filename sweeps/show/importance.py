@@ -42,16 +42,15 @@ def compared(folder: Path, family: str | None = None) -> tuple[pd.DataFrame, flo
     return pd.DataFrame(table), float(np.median([row["metrics"]["budget"] for row in at[rung]]))
 
 
-def importance(folder: Path, family: str | None = None) -> tuple[pd.DataFrame, float | None]:
-    """A row a parameter that was drawn, the most important first, and the epochs after which the trials are compared.
+def importance(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a parameter that was drawn by the trials that are `compared`, the most important first.
 
     `importance` is the share by which it decides who is among the best quarter: conditional PED-ANOVA (Watanabe, Bansal and
     Hutter, arXiv:2304.10255; arXiv:2601.20800 for parameters that not every trial has). `good values` are those of the best
     quarter: of numbers the middle 80 %, of names each with its share.
     """
-    table, epochs = compared(folder, family)
-    if epochs is None:
-        return pd.DataFrame(columns=NAMES), None
+    if table.empty:
+        return pd.DataFrame(columns=NAMES)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     drawn: dict[str, list[tuple[float, object, BaseDistribution]]] = {}
@@ -76,8 +75,8 @@ def importance(folder: Path, family: str | None = None) -> tuple[pd.DataFrame, f
         for name, values in drawn.items()
         if len({str(value) for _, value, _ in values}) > 1
     ]
-    table = pd.DataFrame(out, columns=NAMES).astype({"importance": float})
-    return table.sort_values(["importance", "trials"], ascending=False).reset_index(drop=True), epochs
+    found = pd.DataFrame(out, columns=NAMES).astype({"importance": float})
+    return found.sort_values(["importance", "trials"], ascending=False).reset_index(drop=True)
 
 
 def _values(values: Sequence[tuple[float, object, BaseDistribution]]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from played import RUNGS, play
 from sweeps import report
 from sweeps.search.space import Space
 from sweeps.show import drawn, page, study, views
-from sweeps.show.importance import importance
+from sweeps.show.importance import compared, importance
 
 TRIALS = 120
 
@@ -67,7 +67,8 @@ def test_importance_finds_what_decides(tmp_path):
         return {"lr": trial.suggest_float("lr", 1e-4, 1e-1, log=True), "warmup": trial.suggest_float("warmup", 0.0, 0.3)}
 
     folder = play(tmp_path / "s", TRIALS, Space(draw), loss=lambda config: 0.1 + abs(np.log10(config["lr"]) + 2))
-    table, epochs = importance(folder)
+    there, epochs = compared(folder)
+    table = importance(there)
     assert table["parameter"].tolist() == ["lr", "warmup"]
     assert table["importance"][0] > 0.7
     assert epochs == RUNGS[-1]
@@ -77,7 +78,7 @@ def test_importance_finds_what_decides(tmp_path):
 
 def test_importance_of_a_family_alone(folder, tables):
     family = views.families(*tables)["family"][0]
-    table, _ = importance(folder, family)
+    table = importance(compared(folder, family)[0])
     others = {name for name in tables[0]["family"].unique() if name != family}
     assert not {name.partition(".")[0] for name in table["parameter"]} & others
 
