@@ -15,14 +15,13 @@ from sweeps.choose.ensemble import combine
 from sweeps.choose.package import package
 from sweeps.flags import ROOT
 from sweeps.phases import Phases
-from sweeps.report import write_report
 from sweeps.resume import AFTER, LIMITS, Before, check_space
 from sweeps.search.cluster import cluster, gpu_share
 from sweeps.search.draw import first_configs
 from sweeps.search.find_space import find_space
 from sweeps.search.launch import Ending
 from sweeps.search.scheduler import rungs
-from sweeps.show import figures, logged, study, summary
+from sweeps.show import figures, logged, study, summary, views
 from sweeps.sweep import Sweep
 from trainable.errors import run
 
@@ -76,7 +75,7 @@ def main() -> int:
     if ensemble is None:
         return sweep.end_without("No trial left a network")
     trials, val = sweep.trials, len(sweep.data.val)
-    searched = trials[trials["refits"].isna()]
+    searched = views.searched(trials)
     figures.write_curves(sweep.folder / "curves.png", searched, sweep.curves, val)
     there = [path for name in MIRRORED if (path := sweep.folder / name).exists()]
     sweep.tracker.close(logged.metrics(ensemble, len(trials), busy), there, lambda to: package(sweep.folder, to))
@@ -93,6 +92,8 @@ def main() -> int:
 
 def report(sweep: Sweep):
     """Write report.html and study.db. What goes wrong there is said, and takes nothing from the sweep, which is done."""
+    from sweeps.report import write_report  # here: the search need not wait for the libraries of its charts
+
     try:
         study.write(sweep.folder, sweep.args.metric)
         write_report(sweep.folder, data=sweep.data)
