@@ -124,10 +124,11 @@ def cluster(
 def gpu_share(configs: Sequence[TrialConfig], data: Dataset, warn: Callable[[str], None]) -> float:
     """The share of a GPU that trials like these need, measured on one of the cluster's; see trainable/footprint.py.
 
-    `warn` hears in one line of each that could not be measured.
+    Of each architecture the first is measured: that takes some three seconds. `warn` hears in one line of each that could not be measured.
     """
+    firsts = list({config.arch: config for config in reversed(configs)}.values())
     # max_calls: its process ends with it, and so does its hold on the GPU.
-    measured, failures = ray.get(ray.remote(num_gpus=1, max_calls=1)(_footprints).remote(list(configs), data))
+    measured, failures = ray.get(ray.remote(num_gpus=1, max_calls=1)(_footprints).remote(firsts, data))
     for failure in failures:
         warn(f"No share of a GPU could be measured for {failure}")
     return share(measured) if measured else GPU_SHARE
