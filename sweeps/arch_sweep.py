@@ -26,17 +26,9 @@ from sweeps.sweep import Sweep
 from trainable.errors import run
 
 WRITTEN = {
-    "sweep.json": "what was asked, of which data, with which versions",
-    "record.db": "the record: every trial, every rung",
-    "trials.parquet": "a row a trial",
-    "curves.parquet": "a row a rung",
     "report.html": "all of it to look at, in a browser",
-    "study.db": "the search, for Optuna's dashboard",
-    "curves.png": "the learning curves, and who was stopped where",
-    "trials/": "the networks worth keeping, with their probabilities",
-    "ensemble.json": "members, weights, scores",
-    "predictions.parquet": "what the finalists said of every image",
     "submission.csv": "the predictions",
+    "trials/": "the networks worth keeping, with their probabilities",
 }
 DONE = ("ensemble.json", "submission.csv", "curves.png")
 MIRRORED = (*DONE, "report.html", "trials.parquet", "curves.parquet")  # in MLflow too

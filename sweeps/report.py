@@ -45,7 +45,7 @@ def write_report(folder: Path, to: Path | None = None, data: Dataset | None = No
         try:
             wrong, missing = _mistakes(folder, data), ""
         except (BadInput, OSError, KeyError, ValueError) as why:
-            missing = str(why)
+            missing = str(why).replace(f"{ROOT}/", "")  # the page may go to others, whom this machine's folders say nothing
     files.write(to or folder / page.FILE, page.page(folder, wrong, missing))
 
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SWEEP = [sys.executable, str(ROOT / "sweeps" / "arch_sweep.py")]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 FILES = ("sweep.json", "record.db", "trials.parquet", "curves.parquet", "ensemble.json", "submission.csv")
+FILES += ("report.html", "study.db")
 
 
 def bench(name: str, *arguments, to: Path) -> dict:

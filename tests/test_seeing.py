@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import http.client
 import io
 import json
 import os
@@ -9,7 +10,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -267,6 +270,60 @@ def test_mirrors_are_made_again(swept, tmp_path):
     (experiment,) = [e.name for e in mlflow.search_experiments() if e.name != "Default"]
     assert len(mlflow.search_runs(experiment_names=[experiment])) == len(read(folder / "record.db")[0]) + 1
     assert len(mlflow.MlflowClient(uri).search_registered_models()) == 1
+
+
+class Porter(BaseHTTPRequestHandler):
+    """Lets through to a server, `behind`, who says the name and the password."""
+
+    protocol_version = "HTTP/1.1"
+    behind = ""
+    asks_for = "Basic " + base64.b64encode(b"ada:canary-of-mlflow").decode()
+
+    def pass_on(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization") != self.asks_for:
+            status, kind, said = 401, "text/plain", b"who are you?"
+        else:
+            server = http.client.HTTPConnection(self.behind.removeprefix("http://"))
+            named = {name: self.headers[name] for name in ("Content-Type",) if name in self.headers}
+            server.request(self.command, self.path, body, named)
+            answer = server.getresponse()
+            status, kind, said = answer.status, answer.headers.get("Content-Type", ""), answer.read()
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_mirror_on_a_server_that_asks_for_a_password(swept, tmp_path):
+    """It comes from the environment alone, and lies nowhere afterwards."""
+    folder = tmp_path / "results" / "s"
+    shutil.copytree(swept, folder)
+    command = [Path(sys.executable).with_name("mlflow"), "server", "--backend-store-uri", f"sqlite:///{tmp_path / 'away.db'}"]
+    command += ["--artifacts-destination", tmp_path / "artifacts", "--workers", "1"]
+    with serving(command, "/health", MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false") as behind:
+        porter = ThreadingHTTPServer(("127.0.0.1", 0), type("", (Porter,), {"behind": behind}))
+        threading.Thread(target=porter.serve_forever, daemon=True).start()
+        mirror = [sys.executable, ROOT / "sweeps" / "mirror.py", folder, "--mlflow", f"http://127.0.0.1:{porter.server_port}"]
+        for password, status in (("wrong", 2), ("canary-of-mlflow", 0)):
+            env = {**os.environ, "MLFLOW_TRACKING_USERNAME": "ada", "MLFLOW_TRACKING_PASSWORD": password}
+            done = subprocess.run(list(map(str, mirror)), capture_output=True, text=True, env=env)
+            assert done.returncode == status, done.stdout + done.stderr
+            assert password not in done.stdout + done.stderr
+            assert "Traceback" not in done.stderr
+            assert ("401" in done.stderr) == (status == 2)
+        client = mlflow.MlflowClient(behind)
+        (experiment,) = [e for e in client.search_experiments() if e.name != "Default"]
+        assert len(client.search_runs([experiment.experiment_id])) == len(read(folder / "record.db")[0]) + 1
+        assert len(client.search_registered_models()) == 1
+        porter.shutdown()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"canary-of-mlflow" in path.read_bytes()]
 
 
 @needs_browser

@@ -124,7 +124,8 @@ def cluster(
 def gpu_share(configs: Sequence[TrialConfig], data: Dataset, warn: Callable[[str], None]) -> float:
     """The share of a GPU that trials like these need, measured on one of the cluster's; see trainable/footprint.py.
 
-    Of each architecture the first is measured: that takes some three seconds. `warn` hears in one line of each that could not be measured.
+    Of each architecture the first is measured: that takes some three seconds. `warn` hears in one line of each that could
+    not be measured.
     """
     firsts = list({config.arch: config for config in reversed(configs)}.values())
     # max_calls: its process ends with it, and so does its hold on the GPU.

@@ -56,6 +56,7 @@ class Progress:
         self.archs: dict[int, str] = {}
         self.beats: dict[int, tuple[float, float, float]] = {}  # epochs, seconds of training, of evaluating
         self.reached: dict[int, float] = {}  # epochs, of trials that were begun before
+        self.machines: dict[int, str] = {}  # where each came to its last rung
         self.first = self.heard = None
         self.best: dict | None = None
         self.lock = threading.Lock()
@@ -111,6 +112,7 @@ class Progress:
         (self.running.add if state == "running" else self.running.discard)(number)
 
     def _compare(self, number: int, metrics: dict):
+        self.machines[number] = metrics.get("node_ip", "")
         self.losses.setdefault(number, []).append(metrics["val_loss"])
         if self.best is None or metrics["val_loss"] < self.best["val_loss"]:
             self.best = {**metrics, "trial": number, "arch": self.archs[number]}
@@ -164,11 +166,12 @@ class Progress:
         return ", ".join(told)
 
     def _line_of(self, number: int) -> str:
-        """A running trial: how far it is, and its loss at the rungs that it has passed."""
+        """A running trial: how far it is, its loss at the rungs that it has passed, and on a cluster where that was."""
         most = f" of {self.epochs:g}" if self.epochs else ""
         losses = self.losses.get(number, [])
         told = f"  loss {_spark(losses)} {losses[-1]:.4f}" if losses else ""
-        return f"{number:>4} {self.archs[number]:<20} {self._epochs(number):5.1f}{most} epochs{told}"
+        where = f"  on {self.machines[number]}" if losses and len(set(self.machines.values())) > 1 else ""
+        return f"{number:>4} {self.archs[number]:<20} {self._epochs(number):5.1f}{most} epochs{told}{where}"
 
     def _time_went(self) -> str:
         """Of the places' time since the first trial began."""

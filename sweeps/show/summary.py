@@ -12,22 +12,31 @@ from rich.table import Table
 from sweeps.show import views
 from trainable.scores import interval
 
-BEST = 8  # trials that are named at the end
+BEST = 5  # trials that are named at the end
 
 
 def show(console: Console, trials: pd.DataFrame, curves: pd.DataFrame, ensemble: dict, images: int):
-    """Print the tables of a finished sweep. `images`: how many val has."""
+    """Print what a finished sweep came to, on one screen. `images`: how many val has."""
     families = views.families(trials, curves).drop(columns=["best", "epochs", "loss"])
     print_table(console, families, f"What was tried, and the best error on val ({images:,} images)")
+    console.print()
     best = views.leaderboard(trials, curves).dropna(subset=["loss"]).head(BEST).drop(columns=["state", "parameters", "minutes"])
     print_table(console, best, f"The best trials, by epochs and loss (cross-entropy) on val ({images:,} images)")
-    show_ensemble(console, ensemble)
+    console.print()
+    console.print(_ensembles(ensemble))
+    _answer(console, ensemble)
 
 
 def show_ensemble(console: Console, ensemble: dict):
     """Print what ensemble.json says."""
     console.print(_ensembles(ensemble))
+    console.print()
     console.print(_sizes(ensemble))
+    _answer(console, ensemble)
+
+
+def _answer(console: Console, ensemble: dict):
+    console.print()
     test = ensemble["test"]
     if test:
         low, high = interval(test["errors"], test["images"])
@@ -40,7 +49,7 @@ def show_ensemble(console: Console, ensemble: dict):
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
 
 
 # How columns are written; others as they are.
@@ -83,7 +92,7 @@ def _cell(name: str, value) -> str:
 def _ensembles(ensemble: dict) -> Table:
     table = _table(f"Ensembles, {_judged_on(ensemble)}{_taught(ensemble)}")
     if len(ensemble["methods"]) > 1:
-        table.caption = "chosen: the lowest loss, unless it makes clearly more errors than the best network alone"
+        table.caption = "chosen: lowest loss, unless it makes clearly more errors than the best alone"
         table.caption_justify = "left"
     table.add_column("method")
     for name in ("members", "errors", "error", "95 % interval", "loss"):

@@ -97,12 +97,14 @@ def test_many_running_trials_fit_the_screen(tmp_path):
     for number in range(12):
         record.trial_started(number, CONFIG, {}, {})
     for rung, loss in enumerate((1.0, 0.1, 0.01)):
-        record.rung(0, rung, {**METRICS, "val_loss": loss, "budget": rung + 1.0}, {})
+        record.rung(0, rung, {**METRICS, "val_loss": loss, "budget": rung + 1.0, "node_ip": "10.0.0.2"}, {})
+    record.rung(1, 0, {**METRICS, "node_ip": "10.0.0.3"}, {})
     out.print(progress._display())
     text = out.file.getvalue()
     assert len(text.splitlines()) <= 16
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r" 0 convnet +3\.0 of 10 epochs  loss █▄▁ 0\.0100", text)
+    assert progress._line_of(0).endswith("0.0100  on 10.0.0.2"), "several machines"
     assert "and 4 more" in text
     began = datetime.now()
     times = [
@@ -150,6 +152,7 @@ def test_summary_fits_80_columns(tmp_path):
     text = out.getvalue()
     assert "…" not in text, "nothing is cut off"
     assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= 30
     for expected in ("mean, chosen", "1.23%", "val (1,500 images)", "5 errors of 2,000", "(95 % interval", "failed"):
         assert expected in text
 

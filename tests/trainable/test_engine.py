@@ -131,7 +131,7 @@ def test_cores_are_those_this_process_may_use(monkeypatch, content, count):
 
 @pytest.mark.gpu
 def test_a_captured_step_trains_as_one_that_is_not(tiny, monkeypatch):
-    """With the same seed the losses of the first ten steps agree, before and after the capture; later a GPU's sums drift apart."""
+    """With the same seed the losses of ten steps agree, before and after the capture; later the sums of a GPU drift apart."""
     from trainable.fit import fit
 
     config = TrialConfig(epochs=4, batch_size=64, engine="fp32-nhwc", augment={})
