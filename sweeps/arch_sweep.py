@@ -7,12 +7,13 @@ python sweeps/arch_sweep.py --dataset digit-recognizer --time-budget 2h
 
 import sys
 from argparse import Namespace
-from pathlib import Path
 
+from sweeps import submit
 from sweeps.arguments import parse
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
 from sweeps.choose.package import package
+from sweeps.download import download
 from sweeps.flags import ROOT
 from sweeps.phases import Phases
 from sweeps.resume import AFTER, LIMITS, Before, check_space
@@ -23,6 +24,7 @@ from sweeps.search.launch import Ending
 from sweeps.search.scheduler import rungs
 from sweeps.show import figures, logged, study, summary, views
 from sweeps.sweep import Sweep
+from trainable.datasets import load
 from trainable.errors import run
 
 WRITTEN = {
@@ -43,8 +45,15 @@ def main() -> int:
             enough = args.trials is not None and len(earlier.searched) >= args.trials
             more = f"--trials above {len(earlier.searched)}" if enough else "a longer --time-budget"
             print(f"Sweep {args.name} is done. To go on with it, give {more}.")
+            if args.submit:
+                data = load(args.dataset, image_size=args.image_size)
+                submit.automatic(earlier.folder, args.results, data, submit.say)
             return 0
+    if args.download and (status := download(args.dataset)):
+        return status
     sweep = Sweep(args, earlier)
+    if args.submit:
+        submit.ready(sweep.data)
     ending = Ending(sweep.left(1.0 if args.finalists == 0 else args.search_share))
     with cluster(*sweep.machines, measure=lambda: gpu_share(first_configs(space), sweep.data, sweep.say)) as places:
         where = f"{places.slots} trials at a time on {places.words}"
@@ -78,7 +87,9 @@ def main() -> int:
     again = f" and {len(trials) - len(searched)} networks of finalists" if len(trials) > len(searched) else ""
     sweep.say(f"{len(searched)} trials{again} in {record.t / 60:.1f} minutes; cores busy training: {busy:.0%}.")
     cut = (trials["state"] == "interrupted").any()
-    sweep.last_words(WRITTEN, next_steps(args, sweep.folder, cut))
+    sweep.last_words(WRITTEN, next_steps(args, sweep, cut))
+    if args.submit:
+        submit.automatic(sweep.folder, args.results, sweep.data, sweep.say)
     return 1 if broken else 0
 
 
@@ -108,20 +119,20 @@ def _list(budgets: list[float]) -> str:
     return ", ".join(f"{b:g}" for b in budgets)
 
 
-def next_steps(args: Namespace, folder: Path, cut: bool) -> list[str]:
+def next_steps(args: Namespace, sweep: Sweep, cut: bool) -> list[str]:
     """Commands; `cut`: trials were interrupted."""
+    folder, competition = sweep.folder, sweep.data.competition
     own = "" if args.results == ROOT / "results" else f" --results {args.results}"
     more = " --time-budget 2h" if args.time_budget else ""
     go_on = [f"python sweeps/arch_sweep.py --resume {folder.name}{own}{more}    # go on"] if cut else []
-    return go_on + competition(args, folder)
-
-
-def competition(args: Namespace, folder: Path) -> list[str]:
-    if args.dataset == "digit-recognizer":
-        return [f"kaggle competitions submit digit-recognizer -f {folder / 'submission.csv'} -m {folder.name}"]
+    if competition and not args.submit:
+        go_on.append(f"python sweeps/submit.py {folder.name}{own}    # check it, send it, wait for the score")
+        go_on.append(
+            f"kaggle competitions submit {competition.slug} -f {folder / 'submission.csv'} -m {folder.name}    # by hand"
+        )
     if args.dataset == "digits-sample":
-        return ["python sweeps/arch_sweep.py --dataset digit-recognizer    # with digit-recognizer.zip in data/"]
-    return []
+        go_on.append("python sweeps/arch_sweep.py --download    # the competition's data; needs a Kaggle account")
+    return go_on
 
 
 if __name__ == "__main__":

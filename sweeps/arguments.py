@@ -12,6 +12,7 @@ from sweeps.search.searcher import METRICS
 from sweeps.search.space import SPACES
 from trainable.errors import BadInput, Parser, lookup, positive
 
+HOME = "digit-recognizer"
 SHARE = 0.4  # of the time budget
 DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
 QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
@@ -27,6 +28,10 @@ def parse(arguments: list[str]) -> tuple[Namespace, Before | None]:
     args = p.parse_args(arguments)
     if args.resume:
         return _resumed(args, _given(p, arguments))
+    if args.download:
+        if args.dataset not in (None, HOME):
+            raise BadInput(f"--download brings {HOME}; python sweeps/download.py SLUG brings others")
+        args.dataset, args.why = HOME, "downloaded"
     preset = QUICK if args.quick else DEFAULTS
     if args.quick and args.dataset is None:
         args.why = "the quick sweep's"
@@ -92,6 +97,8 @@ def _parser() -> Parser:
     p.add_argument("--search-share", type=positive(float, 1.0), default=SHARE, help="of the time budget, for the search")
     p.add_argument("--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: the best out of fold)")
     p.add_argument("--max-latency", type=positive(float, 1e6), metavar="MS", help="milliseconds an image that it may take")
+    p.add_argument("--download", action="store_true", help=f"get {HOME}'s data from Kaggle first, unless they are in data/")
+    p.add_argument("--submit", action="store_true", help="send the predictions in the end, if better ones were not sent before")
     p.add_argument("--quick", action="store_true", help="--dataset digits-sample --space quick --time-budget 7m, where not given")
     p.add_argument(
         "--resume",

@@ -9,7 +9,7 @@ from trainable.errors import BadInput
 
 
 class Lock:
-    """Held from `take` until this process ends, however it ends: the kernel lets go of it.
+    """Held from `take` until `release`, or until this process ends, however it ends: the kernel lets go of it.
 
     On one machine; on a file system that several share, as far as that one carries flock over.
     """
@@ -28,3 +28,6 @@ class Lock:
             raise BadInput(f"{self.path.parent} has a driver at work ({who}); wait for it, or end it first") from wrong
         os.ftruncate(self._handle, 0)
         os.pwrite(self._handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+    def release(self):
+        os.close(self._handle)

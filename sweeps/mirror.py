@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from sweeps.choose.package import package
+from sweeps.compete.ledger import Ledger
 from sweeps.flags import ROOT, results_folder, sweep_folder
 from sweeps.lock import Lock
 from sweeps.report import write_report
@@ -50,6 +51,8 @@ def mirror(folder: Path, uri: str | None, with_model: bool) -> int:
         ensemble = json.loads((folder / "ensemble.json").read_text())
         ended = json.loads((folder / "sweep.json").read_text()).get("ended", {})
         metrics = logged.metrics(ensemble, ended.get("trials", 0), ended.get("cores_busy", 0.0))
+        scores = [e.score for e in Ledger(folder.parent).entries() if e.sweep == folder.name and e.state == "scored"]
+        metrics |= {"kaggle_score": scores[-1]} if scores else {}
         model = (lambda to: package(folder, to)) if with_model else None
     there = [folder / name for name in WRITTEN if (folder / name).exists()]
     tracker.close(metrics, there, model, patience=None)

@@ -13,6 +13,7 @@ import pandas as pd
 from rich.console import Console
 
 from sweeps.choose.mistakes import Mistakes, mistakes
+from sweeps.compete.ledger import Entry, Ledger, calibrated, table
 from sweeps.flags import ROOT, results_folder, sweep_folder
 from sweeps.show import compare, page, views
 from sweeps.show.importance import compared, importance
@@ -30,8 +31,8 @@ def main():
         return several(args)
     (folder,) = args.sweeps
     if args.view:
-        title, table = view(folder, args.view, args.family)
-        show(table, title, args.json)
+        title, rows = view(folder, args.view, args.family)
+        show(rows, title, args.json)
         return None
     to = args.out or folder / page.FILE
     write_report(folder, to)
@@ -46,7 +47,9 @@ def write_report(folder: Path, to: Path | None = None, data: Dataset | None = No
             wrong, missing = _mistakes(folder, data), ""
         except (BadInput, OSError, KeyError, ValueError) as why:
             missing = str(why).replace(f"{ROOT}/", "")  # the page may go to others, whom this machine's folders say nothing
-    files.write(to or folder / page.FILE, page.page(folder, wrong, missing))
+    entries = _sent(folder)
+    sent, honest = table(entries).to_dict("records"), calibrated(entries) if entries else ""
+    files.write(to or folder / page.FILE, page.page(folder, wrong, missing, sent, honest))
 
 
 def _mistakes(folder: Path, data: Dataset | None) -> Mistakes:
@@ -56,6 +59,13 @@ def _mistakes(folder: Path, data: Dataset | None) -> Mistakes:
     if data.fingerprint != about["data"]["fingerprint"]:
         raise BadInput("its images have changed since")
     return mistakes(folder, data)
+
+
+def _sent(folder: Path) -> list[Entry]:
+    """Everything that went to the competition that this sweep's predictions went to."""
+    entries = Ledger(folder.parent).entries()
+    own = {entry.competition for entry in entries if entry.sweep == folder.name}
+    return [entry for entry in entries if entry.competition in own]
 
 
 def view(folder: Path, name: str, family: str | None) -> tuple[str, pd.DataFrame]:

@@ -35,6 +35,8 @@ MAY_CHANGE = {
     "gpus_per_trial",
     "address",
     "step_timeout",
+    "download",
+    "submit",
 }
 MAY_CHANGE |= AFTER
 LIMITS = ("trials", "time_budget")

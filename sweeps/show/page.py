@@ -32,12 +32,13 @@ SAID = 3  # classes that a picture's probabilities are given of
 BEGAN = {"digit-recognizer": ("resnet34 alone, where this project began (scored by Kaggle)", 0.00597)}
 
 
-def page(folder: Path, wrong=None, missing: str = "") -> str:
+def page(folder: Path, wrong=None, missing: str = "", sent: list[dict] = (), honest: str = "") -> str:
     """A sweep's report, from its record or from the tables that are kept of one; it may be running.
 
     Args:
         wrong: its `choose.mistakes.Mistakes`.
         missing: why there is none.
+        sent: what went to its competition, of whatever sweeps, the newest first; `honest`: how estimates and scores compare.
     """
     trials, curves = views.tables(folder)
     about = read_json(folder / "sweep.json")
@@ -53,6 +54,8 @@ def page(folder: Path, wrong=None, missing: str = "") -> str:
         gallery=gallery(wrong) if wrong else [],
         errors=len(wrong.wrong) if wrong else 0,
         missing=missing,
+        sent=sent,
+        honest=honest,
         tables=drawn.tables,
         specs=drawn.specs,
         families=views.families(trials, curves),
@@ -68,6 +71,7 @@ def render(template: str, **context) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"percent": percent, "number": number, "interval": _interval}
+    environment.filters |= {"score": lambda value: _or_dash(value, ".5f")}
     environment.filters |= {"loss": lambda value: _or_dash(value, ".4f"), "tenths": lambda value: _or_dash(value, ".1f")}
     return environment.get_template(template).render(
         **context, script=library(), written=datetime.now(), data=_embed({k: context[k] for k in ("tables", "specs")})

@@ -247,5 +247,16 @@ class Tracker:
             self.client.log_batch(run, list(metrics), params, tags)
 
 
+def score(uri: str, experiment: str, sweep: str, value: float):
+    """Log what the competition gave a sweep's predictions into its run, as kaggle_score. Raises what MLflow raises."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    home = client.get_experiment_by_name(experiment).experiment_id
+    runs = client.search_runs([home], f"tags.sweep = '{sweep}'", max_results=1000, order_by=["attributes.start_time ASC"])
+    parent = next(run for run in runs if "trial" not in run.data.tags)
+    client.log_metric(parent.info.run_id, "kaggle_score", value)
+
+
 def _started(trial: dict) -> dict:
     return {"kind": "trial_started", **{k: trial[k] for k in ("number", "refits", "config", "params")}, "at": trial["started"]}

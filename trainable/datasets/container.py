@@ -27,6 +27,14 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Competition:
+    """Where predictions are scored: Kaggle's name of it, and a metric of competition.METRICS."""
+
+    slug: str
+    metric: str = "accuracy"
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A classification problem.
 
@@ -42,6 +50,7 @@ class Dataset:
     unlabelled: Split
     id_column: str = "ImageId"  # the two columns of a submission
     label_column: str = "Label"
+    competition: Competition | None = None
 
     @property
     def in_shape(self) -> tuple[int, int, int]:

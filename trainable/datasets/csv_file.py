@@ -6,7 +6,7 @@
     image,label                   a label and the image's file (column image, file, filename, path or id), relative to the
     a.jpg,rose                    CSV or to the folder beside it that is called as it; without its ending if you like
 
-A test.csv without labels is what to predict.
+A test.csv without labels is what to predict; competition.toml beside it says where predictions go: see competition.py.
 """
 
 import csv
@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from trainable.datasets import images, tables
 from trainable.datasets.cache import cached, stamps
+from trainable.datasets.competition import competing
 from trainable.datasets.container import Dataset, Split, held_out, naturally, numbers, share_of_val, slug
 from trainable.datasets.shape import LARGEST, SMALLEST, reshape
 from trainable.errors import BadInput
@@ -73,7 +74,7 @@ def load(path: str, data: Path, image_size: int | tuple[int, int] | None = None,
         content = images.read(data, name, main.parent, files, image_size, channels)
     splits = [Split(content[split], labels[split], ids[split]) for split in ("train", "val", "test", "unlabelled")]
     columns = {column: str(arrays[column]) for column in ("id_column", "label_column")}
-    return reshape(Dataset(name, tuple(classes), *splits, **columns), image_size, channels)
+    return competing(reshape(Dataset(name, tuple(classes), *splits, **columns), image_size, channels), main.parent)
 
 
 def _parse(sources: dict[str, Path]) -> dict[str, np.ndarray]:

@@ -14,11 +14,14 @@ import pyarrow as pa
 
 from trainable.datasets import tables
 from trainable.datasets.cache import cached, stamps
-from trainable.datasets.container import Dataset, Split, cut, nothing
+from trainable.datasets.competition import read_sample
+from trainable.datasets.container import Competition, Dataset, Split, cut, nothing
 from trainable.datasets.tables import LARGEST
 from trainable.errors import BadInput
 
+COMPETITION = Competition("digit-recognizer")
 FILES = ("digit-recognizer.zip", "train.csv")
+SAMPLE = "sample_submission.csv"
 SIDE = 28
 VAL = 0.1
 FORMAT = 1  # of the cache: count up when what is cached changes
@@ -36,7 +39,7 @@ def load(data: Path) -> Dataset:
     if not found:
         raise BadInput(
             f"digit-recognizer needs {data / FILES[0]} or {data / FILES[1]} and test.csv; "
-            "`kaggle competitions download digit-recognizer -p data` brings the zip"
+            "`python sweeps/download.py` brings the zip"
         )
     sources = [found] if found.endswith(".zip") else ["train.csv", "test.csv"]
     try:
@@ -48,7 +51,7 @@ def load(data: Path) -> Dataset:
     train, val = cut(labelled, VAL, classes=10)
     count = len(arrays["test"])
     unlabelled = Split(_images(arrays["test"]), np.full(count, -1), np.arange(1, count + 1))
-    return Dataset("digit-recognizer", tuple("0123456789"), train, val, nothing(val), unlabelled)
+    return Dataset("digit-recognizer", tuple("0123456789"), train, val, nothing(val), unlabelled, competition=COMPETITION)
 
 
 def _images(pixels: np.ndarray) -> np.ndarray:
@@ -57,14 +60,18 @@ def _images(pixels: np.ndarray) -> np.ndarray:
 
 def _parse(sources: list[Path]) -> dict[str, np.ndarray]:
     if sources[0].suffix == ".zip":
-        train, test = _unzip(sources[0])
+        train, test, sample = _unzip(sources[0])
     else:
         train, test = sources
+        sample = None
     labelled = _table(train, ["label", *PIXELS])
+    asked = _table(test, PIXELS)
+    if sample and read_sample(sample) != (("ImageId", "Label"), [str(i + 1) for i in range(asked.num_rows)]):
+        raise BadInput(f"{tables.name_of(sample)} should have ImageId, from 1 to {asked.num_rows}, and Label")
     return {
         "labels": tables.integers(labelled["label"], 9, f"{tables.name_of(train)}, label").astype(np.int64),
         "train": tables.pixels(labelled, PIXELS, tables.name_of(train)),
-        "test": tables.pixels(_table(test, PIXELS), PIXELS, tables.name_of(test)),
+        "test": tables.pixels(asked, PIXELS, tables.name_of(test)),
     }
 
 
@@ -78,17 +85,25 @@ def _table(source: Path | io.BytesIO, columns: list[str]) -> pa.Table:
     return table
 
 
-def _unzip(path: Path) -> tuple[io.BytesIO, io.BytesIO]:
+def check(path: Path):
+    """Raises BadInput unless `path` is the competition's archive as Kaggle delivers it, whole."""
+    _parse([path])
+    if not _unzip(path)[2]:
+        raise BadInput(f"{path} has no {SAMPLE} in it; download it again")
+
+
+def _unzip(path: Path) -> tuple[io.BytesIO, io.BytesIO, io.BytesIO | None]:
+    """train.csv, test.csv and, where it is there, the sample submission."""
     try:
         with zipfile.ZipFile(path) as archive:
             files = []
-            for name in ("train.csv", "test.csv"):
+            for name in ("train.csv", "test.csv", *({SAMPLE} & set(archive.namelist()))):
                 if archive.getinfo(name).file_size > LARGEST:
                     raise BadInput(f"{name} in {path} would unpack to over {LARGEST >> 30} GiB; Kaggle's has 77 MB")
                 file = io.BytesIO(archive.read(name))
                 file.name = f"{path.name}:{name}"
                 files.append(file)
-            return files[0], files[1]
+            return files[0], files[1], files[2] if len(files) > 2 else None
     except KeyError as missing:
         raise BadInput(f"{path} has no train.csv and test.csv in it: {missing.args[0]}") from missing
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as wrong:  # RuntimeError: with a password

@@ -11,7 +11,8 @@ or, with train/ above the classes, and as many of the others as there are:
     flowers/test/rose/c.jpg       without class folders: to predict
     flowers/unlabelled/d.jpg
 
-Hidden files, and those whose ending is no image's, are passed over.
+Hidden files, and those whose ending is no image's, are passed over. competition.toml says where predictions go: see
+competition.py.
 """
 
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from trainable.datasets import images
+from trainable.datasets.competition import competing
 from trainable.datasets.container import Dataset, Split, held_out, naturally, nothing, numbers, share_of_val, slug
 from trainable.errors import BadInput
 
@@ -50,7 +52,7 @@ def load(path: str, data: Path, image_size: int | tuple[int, int] | None = None,
     name = f"folder-{slug(root.resolve().name)}"
     arrays = images.read(data, name, root, {split: own.tolist() for split, own in names.items()}, image_size, channels)
     splits = [Split(arrays[split], labels[split], names[split]) for split in SPLITS]
-    return Dataset(name, tuple(classes), *splits, id_column="file", label_column="label")
+    return competing(Dataset(name, tuple(classes), *splits, id_column="file", label_column="label"), root)
 
 
 def loose(

@@ -1,0 +1,1 @@
+"""Between a submission file and the leaderboard."""

@@ -1,0 +1,283 @@
+"""Send a sweep's predictions to its competition, once, and wait for the score.
+
+python sweeps/submit.py SWEEP                      check, send, wait for the score, remember
+python sweeps/submit.py SWEEP --best-of A B        whichever of the three promises most
+python sweeps/submit.py SWEEP --dry-run            everything but sending; needs no account
+python sweeps/submit.py --pending                  what waits, and scores that were not there yet
+python sweeps/submit.py --list                     estimates and scores so far
+"""
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeps.compete import check, ledger
+from sweeps.compete.client import SETTINGS, Away, Kaggle, credentials, readable_by_others
+from sweeps.compete.ledger import Entry, Ledger
+from sweeps.compete.send import Desk, refusal
+from sweeps.ensemble import data_of
+from sweeps.flags import ROOT, results_folder, seconds, sweep_folder
+from sweeps.lock import Lock
+from sweeps.show import tracking
+from sweeps.show.summary import print_table
+from trainable import files
+from trainable.datasets import Dataset
+from trainable.datasets.competition import FILE, METRICS
+from trainable.errors import BadInput, Parser, run
+from trainable.scores import interval
+
+HOLDS = ("record.db", "ensemble.json")
+WAIT = 600.0  # seconds, for a score
+
+
+def main() -> int:
+    args = parse(sys.argv[1:])
+    book = Ledger(args.results)
+    if args.list:
+        return show(book, args.json)
+    with nullcontext() if args.dry_run else alone(book):
+        return pending(book, args.wait, say) if args.pending else offer(book, args)
+
+
+def offer(book: Ledger, args) -> int:
+    """The best of the sweeps that are named, unless the same or better was sent. The exit status."""
+    offers = [candidate(folder, args.results) for folder in args.sweeps]
+    best = offers[0]
+    for other in offers[1:]:
+        best = other if other[0].better(best[0]) else best
+    entry, path = best
+    if len(offers) > 1:
+        say(f"{entry.sweep} promises most: {entry.estimate:.5f}.")
+    why = None if args.force else refusal(entry, book.entries())
+    if why:
+        raise BadInput(f"{entry.sweep} is not sent: {why}; --force sends it all the same")
+    if again := sum(other.digest == entry.digest for other in book.entries()):
+        entry = replace(entry, message=f"{entry.message}-{again + 1}")  # not to be taken for the one before
+    if args.dry_run:
+        say(f"{path.name} of {entry.sweep} is what {entry.competition} takes: estimate {entry.estimate:.5f}.")
+        say(f"By hand: {by_hand(entry, path)}")
+        return 0
+    return send(book, entry, path, args.wait, say)
+
+
+def say(text: str):
+    print(text, flush=True)
+
+
+def candidate(folder: Path, results: Path, data: Dataset | None = None) -> tuple[Entry, Path]:
+    """What a sweep, or an ensemble that sweeps/ensemble.py wrote into its folder, has to offer; the file is checked.
+
+    Raises:
+        BadInput: there is no ensemble, its data belong to no competition, or the file is not what that takes.
+    """
+    try:
+        told = json.loads((folder / "ensemble.json").read_text())
+    except FileNotFoundError as missing:
+        raise BadInput(f"{folder} has no ensemble yet; a sweep that has ended has one") from missing
+    sweep = folder if (folder / "record.db").exists() or (folder / "sweep.json").exists() else folder.parent
+    data = data or data_of([sweep])
+    if data.competition is None:
+        raise BadInput(f"{data.name} belongs to no competition; {FILE} in its folder says which (README)")
+    if told["submission"] != "unlabelled":
+        raise BadInput(f"{folder} predicts its own test, not images without labels; nothing to send")
+    path = folder / "submission.csv"
+    check.check(path, data)
+    name = folder.relative_to(results).as_posix() if folder.is_relative_to(results) else str(folder)
+    judged, metric = told["judged"], data.competition.metric
+    bounds = interval(judged["errors"], judged["images"])
+    by = (lambda error: 1 - error) if METRICS[metric] else (lambda error: error)
+    low, high = sorted(map(by, bounds))
+    digest = files.digest(path)
+    what = f"{told['method']} of {len(told['members'])}"
+    message = f"{folder.name}: {what}, estimate {by(judged['error']):.5f}, sha256 {digest[:16]}"
+    on = told["judged_on"]["split"]
+    entry = Entry(
+        data.competition.slug, data.name, name, digest, metric, by(judged["error"]), low, high, on, judged["images"], message
+    )
+    return entry, path
+
+
+def ready(data: Dataset):
+    """Raises BadInput where a sweep of these data could send nothing in the end: better said before it begins."""
+    if data.competition is None:
+        raise BadInput(f"--submit: {data.name} belongs to no competition; {FILE} in its folder says which (README)")
+    if credentials() is None:
+        raise BadInput(f"--submit: no Kaggle credentials; make a token at {SETTINGS} and write it into ~/.kaggle/access_token")
+
+
+def send(book: Ledger, entry: Entry, path: Path, wait: float, say: Callable[[str], None]) -> int:
+    """Into the ledger, to Kaggle, and back with a score. The exit status: 1 where it waits or could not be scored."""
+    why = readable_by_others()
+    if why:
+        say(why)
+    entry = book.add(entry, path)
+    desk = Desk(book, Kaggle(entry.competition), say)
+    later = "python sweeps/submit.py --pending sends it"
+    try:
+        entry = desk.send(entry)
+        if entry.state == "waiting":
+            say(f"Tomorrow {later}.")
+            return 1
+        (entry,) = desk.await_scores([entry], wait)
+    except Away as wrong:
+        say(f"{wrong}. It waits: {later}." if _state(book, entry) != "pending" else f"{wrong}. It was sent; {later_score()}.")
+        return 1
+    except BadInput as wrong:
+        if _state(book, entry) == "refused":
+            raise
+        raise BadInput(f"{wrong}. Then {later}; or by hand: {by_hand(entry, path)}") from wrong
+    if entry.state == "pending":
+        say(f"Sent, and no score yet; {later_score()}.")
+    remember([entry], book.results, say)
+    return int(entry.state == "error")
+
+
+def automatic(folder: Path, results: Path, data: Dataset, say: Callable[[str], None], wait: float = WAIT):
+    """For a sweep that has ended: into the ledger, unless the same or better was sent; then send what waits, best first.
+
+    Raises:
+        BadInput: the file is not what the competition takes, or Kaggle does not take it from this user.
+    """
+    book = Ledger(results)
+    entry, path = candidate(folder, results, data)
+    with alone(book):
+        if why := refusal(entry, book.entries()):
+            say(f"Not sent: {why}.")
+        else:
+            book.add(entry, path)
+        pending(book, wait, say)
+
+
+def pending(book: Ledger, wait: float, say: Callable[[str], None]) -> int:
+    """Send what waits, best first, and look for scores. The exit status: 1 where something still waits."""
+    open_ones = [entry for entry in book.entries() if entry.state in ("waiting", "sending", "pending")]
+    if not open_ones:
+        say("Nothing waits, and every submission has its score.")
+        return 0
+    left = False
+    for slug in dict.fromkeys(entry.competition for entry in open_ones):
+        desk = Desk(book, Kaggle(slug), say)
+        own = [entry for entry in open_ones if entry.competition == slug]
+        more = METRICS[own[0].metric]
+        # What may have arrived first, for it may count for today's limit.
+        own.sort(key=lambda entry: (entry.state == "waiting", -entry.estimate if more else entry.estimate))
+        try:
+            for entry in own:
+                if entry.state != "pending" and desk.send(entry).state == "waiting":
+                    break
+            sent = [e for e in book.entries() if e.competition == slug and e.state == "pending"]
+            done = desk.await_scores(sent, wait) if sent else []
+        except Away as wrong:
+            say(f"{wrong}. What waits goes on waiting.")
+            left = True
+            continue
+        remember(done, book.results, say)
+    states = [entry.state for entry in book.entries()]
+    if "waiting" in states or "sending" in states:
+        say(f"{states.count('waiting') + states.count('sending')} still to send.")
+        left = True
+    if "pending" in states:
+        say(f"No score yet of {states.count('pending')}; {later_score()}.")
+    return int(left)
+
+
+def remember(entries: list[Entry], results: Path, say: Callable[[str], None]):
+    """The scores, in the MLflow runs and on the pages of their sweeps."""
+    from sweeps.report import page, write_report  # here: a sweep need not wait for the libraries of its charts
+
+    for entry in entries:
+        folder = results / entry.sweep
+        sweep = folder if (folder / "sweep.json").exists() else folder.parent
+        if entry.state != "scored" or not (sweep / "sweep.json").exists():
+            continue
+        asked, own = json.loads((sweep / "sweep.json").read_text())["arguments"], results / "mlflow.db"
+        try:
+            if asked.get("mlflow") or own.exists():
+                tracking.score(asked.get("mlflow") or f"sqlite:///{own}", asked["dataset"], sweep.name, entry.score)
+            if (sweep / page.FILE).exists():
+                write_report(sweep)
+        except Exception as wrong:  # both are mirrors
+            again = f"python sweeps/mirror.py {sweep.name} tells the others"
+            say(f"The score stands in {ledger.FILE}, and not everywhere ({type(wrong).__name__}); {again}.")
+
+
+def show(book: Ledger, as_json: bool) -> int:
+    """What was estimated and what came of it."""
+    entries = book.entries()
+    frame = ledger.table(entries)
+    if as_json:
+        print(frame.to_json(orient="records", indent=1, double_precision=6))
+        return 0
+    if not entries:
+        say("Nothing was sent yet.")
+        return 0
+    print_table(Console() if sys.stdout.isatty() else Console(width=200), frame, "Submissions, the newest first")
+    say(ledger.calibrated(entries))
+    return 0
+
+
+def later_score() -> str:
+    return "python sweeps/submit.py --pending picks it up"
+
+
+def by_hand(entry: Entry, path: Path) -> str:
+    return f"kaggle competitions submit {entry.competition} -f {shlex.quote(str(path))} -m {shlex.quote(entry.message)}"
+
+
+@contextmanager
+def alone(book: Ledger) -> Iterator[None]:
+    """Raises BadInput where another process sends what is in the ledger."""
+    book.results.mkdir(parents=True, exist_ok=True)
+    lock = Lock(book.path.with_suffix(".lock"))
+    try:
+        lock.take()
+    except BadInput as wrong:
+        raise BadInput("another submit.py is at work on these results; wait for it") from wrong
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _state(book: Ledger, entry: Entry) -> str:
+    return next(other.state for other in book.entries() if (other.digest, other.queued) == (entry.digest, entry.queued))
+
+
+def parse(arguments: list[str]):
+    p = Parser(prog="submit.py", description=__doc__.split("\n")[0])
+    p.add_argument("sweep", nargs="?", help="its name under --results, or a folder with an ensemble")
+    p.add_argument("--best-of", nargs="+", default=[], metavar="SWEEP", help="others: whichever promises most is sent")
+    p.add_argument("--force", action="store_true", help="send it though the same, or better, was sent")
+    p.add_argument("--dry-run", action="store_true", help="check it, and say how it would be sent")
+    p.add_argument("--pending", action="store_true", help="send what waits, and look for scores")
+    p.add_argument("--list", action="store_true", help="print what was sent; --json for machines")
+    p.add_argument("--json", action="store_true", help="with --list")
+    p.add_argument("--wait", metavar="10m", default="10m", help="for the score, at most")
+    p.add_argument("--results", help=f"where sweeps lie (default: {ROOT / 'results'})")
+    args = p.parse_args(arguments)
+    modes = [bool(args.sweep or args.best_of), args.pending, args.list]
+    if sum(modes) != 1:
+        raise BadInput("name a sweep, or give --pending or --list, one of these; --help lists the flags")
+    args.results = results_folder(args.results)
+    args.wait = seconds("wait", args.wait)
+    named = [args.sweep, *args.best_of] if args.sweep else args.best_of
+    args.sweeps = [found(name, args.results) for name in named]
+    return args
+
+
+def found(name: str, results: Path) -> Path:
+    folder = sweep_folder(name, results, *HOLDS)
+    if not any((folder / one).exists() for one in HOLDS):
+        others = sorted(path.parent.name for path in results.glob("*/ensemble.json"))
+        raise BadInput(f"{folder} holds no sweep; there are: {', '.join(others) or 'none'}")
+    return folder
+
+
+if __name__ == "__main__":
+    run(main)

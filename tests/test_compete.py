@@ -1,0 +1,598 @@
+"""From the data to the score: the real client of Kaggle's against a server of the tests' own. faults.md 30, 32 to 37."""
+
+import io
+import json
+import math
+import os
+import re
+import stat
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from kaggle_site import TOKEN, Site, serving, zipped
+from PIL import Image
+from running import ROOT, SWEEP, new_mlflow
+
+from sweeps import download, submit
+from sweeps.compete import archive, client, send
+from sweeps.compete.ledger import Entry, Ledger, calibration
+from trainable import files
+from trainable.datasets import load
+from trainable.errors import BadInput
+
+TRAIN = "label," + ",".join(f"pixel{i}" for i in range(784)) + "\n"
+TRAIN += "".join(f"{i % 10}," + ",".join(["0"] * 783 + [str(i)]) + "\n" for i in range(60))
+TEST = ",".join(f"pixel{i}" for i in range(784)) + "\n" + "".join(",".join(["0"] * 783 + [str(i)]) + "\n" for i in range(7))
+SAMPLE = "ImageId,Label\n" + "".join(f"{i},0\n" for i in range(1, 8))
+DIGITS = {"train.csv": TRAIN, "test.csv": TEST, "sample_submission.csv": SAMPLE}
+FLOWERS = 30  # to predict
+
+
+def picture(kind: str, seed: int) -> bytes:
+    """A red rose or a blue tulip."""
+    pixels = np.random.default_rng(seed).integers(0, 60, (12, 12, 3), dtype=np.uint8)
+    pixels[..., 0 if kind == "rose" else 2] += 150
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "PNG")
+    return out.getvalue()
+
+
+def kind_of(i: int) -> str:
+    return "rose" if i * 7 % 3 else "tulip"
+
+
+def flowers() -> dict[str, bytes | str]:
+    """Another competition of this kind: images in folders, words for labels, ids without an ending and in disorder."""
+    members = {f"train/{kind}/{i}.png": picture(kind, i) for kind in ("rose", "tulip") for i in range(80)}
+    members |= {f"test/{i:04d}.png": picture(kind_of(i), 1000 + i) for i in range(FLOWERS)}
+    ids = sorted(range(FLOWERS), key=lambda i: i * 13 % 31)
+    return members | {"sample_submission.csv": "id,species\n" + "".join(f"{i:04d},rose\n" for i in ids)}
+
+
+def share_right(content: bytes) -> float:
+    rows = [line.split(",") for line in content.decode().split()[1:]]
+    return sum(kind_of(int(i)) == label for i, label in rows) / len(rows)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """The pauses are shorter; the rest is as it is."""
+    monkeypatch.setattr(client, "PAUSES", (0.05, 0.05))
+    monkeypatch.setattr(client, "SILENCE", 5.0)
+    monkeypatch.setattr(send, "LOOKS", (0.05, 0.1))
+    monkeypatch.setattr(send, "POLLS", (0.1,))
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """A Kaggle that has the flowers; this process and the client's see it, with good credentials."""
+    site = Site("flowers", zipped(flowers()), share_right)
+    with serving(site, tmp_path / "home") as env:
+        for name in [name for name in os.environ if name.startswith("KAGGLE")]:
+            monkeypatch.delenv(name)
+        for name in ("HOME", "KAGGLE_API_ENVIRONMENT", "HTTP_PROXY"):
+            monkeypatch.setenv(name, env[name])
+        monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
+        yield site
+    kept = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
+    assert all("home" in path.parts for path in kept), "credentials lie nowhere else"
+
+
+@pytest.fixture
+def results(tmp_path):
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def swept(tmp_path, results):
+    """swept(name, errors) -> the folder of a sweep of the flowers that has ended, as far as submit.py looks at it."""
+    root = tmp_path / "data" / "flowers"
+    with zipfile.ZipFile(io.BytesIO(zipped(flowers()))) as whole:
+        whole.extractall(root)
+    (root / "competition.toml").write_text('slug = "flowers"\n')
+    data = load(f"folder:{root}", tmp_path / "data")
+
+    def swept(name: str, errors: int = 2) -> Path:
+        folder = results / name
+        folder.mkdir(parents=True)
+        asked = {"dataset": f"folder:{root}", "image_size": None}
+        about = {"arguments": asked, "data": {"fingerprint": data.fingerprint}}
+        files.write_json(folder / "sweep.json", about)
+        (folder / "predictions.parquet").touch()
+        judged = {"errors": errors, "images": 160, "error": errors / 160}
+        told = {
+            "judged": judged,
+            "judged_on": {"split": "out of fold"},
+            "method": "mean",
+            "members": [0],
+            "submission": "unlabelled",
+        }
+        files.write_json(folder / "ensemble.json", told)
+        wrong = {"rose": "tulip", "tulip": "rose"}
+        right = [kind_of(int(i)) for i in data.unlabelled.ids]
+        labels = [label if n >= errors else wrong[label] for n, label in enumerate(right)]
+        rows = "".join(f"{i},{label}\n" for i, label in zip(data.unlabelled.ids, labels, strict=True))
+        (folder / "submission.csv").write_text(f"id,species\n{rows}")
+        return folder
+
+    return swept
+
+
+def entries(results) -> list[Entry]:
+    return Ledger(results).entries()
+
+
+# The data
+
+
+def test_the_competitions_data_come(site, command, tmp_path):
+    site.slug, site.archive = "digit-recognizer", zipped(DIGITS)
+    status, said, _ = command(download.main, "--data", tmp_path / "data")
+    assert status == 0
+    path = tmp_path / "data" / "digit-recognizer.zip"
+    assert path.read_bytes() == site.archive
+    kept = json.loads((tmp_path / "data" / "digit-recognizer.json").read_text())
+    assert kept["sha256"] == files.digest(path)
+    assert kept["members"] == {name: len(content) for name, content in DIGITS.items()}
+    assert kept["sha256"] in said
+    assert len(load("digit-recognizer", tmp_path / "data").unlabelled) == 7
+    assert command(download.main, "--data", tmp_path / "data")[:2] == (0, f"{path} is there already.\n")
+    assert site.calls["DownloadDataFiles"] == 1
+    assert {item.name for item in (tmp_path / "data").iterdir()} == {path.name, "digit-recognizer.json", ".cache"}
+
+
+def test_another_competitions_data_come(site, command, tmp_path):
+    status, said, _ = command(download.main, "flowers", "--data", tmp_path / "data")
+    assert status == 0
+    root = tmp_path / "data" / "flowers"
+    assert f"--dataset folder:{root}" in said
+    data = load(f"folder:{root}", tmp_path / "data")
+    assert (data.competition.slug, data.competition.metric) == ("flowers", "accuracy")
+    assert (data.id_column, data.label_column) == ("id", "species")
+    assert data.unlabelled.ids.tolist()[:4] == [line.split(",")[0] for line in flowers()["sample_submission.csv"].split()[1:5]]
+    red = data.unlabelled.images[:, 0].mean(axis=(1, 2)) > 100
+    assert red.tolist() == [kind_of(int(i)) == "rose" for i in data.unlabelled.ids], "each id has its own image"
+
+
+def symlink() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as whole:
+        link = zipfile.ZipInfo("passwords")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        whole.writestr(link, "/etc/passwd")
+    return out.getvalue()
+
+
+WITHOUT = TRAIN.replace("pixel783\n", "pixels\n", 1)
+BAD = {
+    "a bomb": (zipped({**DIGITS, "zeros.bin": b"\0" * (8 << 20)}), r"'zeros.bin' would unpack to \d,?\d+ times its size"),
+    "truncated": (zipped(DIGITS)[:3000], "is not a whole zip file"),
+    "damaged": (zipped(DIGITS).replace(b"PK\x03\x04", b"PK\x03\x05", 1), "is not a whole zip file"),
+    "climbs out": (zipped({**DIGITS, "../climbed.csv": "no"}), "'../climbed.csv' would be written outside of its folder"),
+    "a link": (symlink(), "'passwords' is no plain file"),
+    "no archive": (b"<html>Sign in</html>", "is not a whole zip file"),
+    "another column": (
+        zipped({**DIGITS, "train.csv": WITHOUT}),
+        "train.csv has 785 columns, label to pixels; it should have 785",
+    ),
+    "no sample": (zipped({"train.csv": TRAIN, "test.csv": TEST}), "has no sample_submission.csv"),
+    "another sample": (
+        zipped({**DIGITS, "sample_submission.csv": "id,label\n1,0\n"}),
+        "should have ImageId, from 1 to 7, and Label",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_data_is_refused(name, site, command, tmp_path):
+    site.slug, site.archive = "digit-recognizer", BAD[name][0]
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "mine.csv").write_text("stays")
+    status, _, said = command(download.main, "--data", data)
+    (line,) = [line for line in said.splitlines() if "%|" not in line and line]  # beside the client's bar
+    assert status == 2
+    assert re.search(BAD[name][1], line)
+    assert {path.name: path.read_text() for path in data.iterdir() if path.is_file()} == {"mine.csv": "stays"}
+    assert not (tmp_path / "climbed.csv").exists()
+
+
+def test_nothing_is_unpacked_over_what_is_there(site, command, tmp_path):
+    (tmp_path / "data" / "flowers").mkdir(parents=True)
+    status, said, _ = command(download.main, "flowers", "--data", tmp_path / "data")
+    assert (status, said) == (0, f"{tmp_path / 'data' / 'flowers'} is there already.\n")
+    assert not site.calls
+
+
+def test_a_download_that_was_cut_off_goes_on(site, command, monkeypatch, tmp_path):
+    """No byte for too long: what there is stays, and the rest is fetched. A stopped one goes on at the next call."""
+    monkeypatch.setattr(client, "SILENCE", 1.5)
+    noise = np.random.default_rng(0).integers(0, 256, 4 << 20, dtype=np.uint8).tobytes()
+    site.slug, site.archive = "digit-recognizer", zipped({**DIGITS, "noise.bin": noise})
+    site.faults["file"], site.for_ever = ["hang"], True
+    status, _, said = command(download.main, "--data", tmp_path / "data")
+    assert status == 1
+    assert "Kaggle did not answer" in said
+    assert "call this again" in said
+    (part,) = [path for path in (tmp_path / "data" / ".digit-recognizer.download").iterdir() if path.suffix == ".zip"]
+    assert 0 < part.stat().st_size < len(site.archive)
+    assert not (tmp_path / "data" / "digit-recognizer.zip").exists()
+    site.faults.clear()
+    sent = site.bytes_sent
+    assert command(download.main, "--data", tmp_path / "data")[0] == 0
+    assert site.bytes_sent - sent < len(site.archive), "not from its beginning"
+    assert (tmp_path / "data" / "digit-recognizer.zip").read_bytes() == site.archive
+
+
+# Credentials, and what Kaggle refuses
+
+
+def test_no_credentials(site, refuses, results, swept, monkeypatch):
+    swept("s")
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    said = refuses(submit.main, "s", "--results", results)
+    assert "no Kaggle credentials: make a token at https://www.kaggle.com/settings/api" in said
+    assert f"by hand: kaggle competitions submit flowers -f {results / 's' / 'submission.csv'} -m 's: mean of 1" in said
+    assert not site.submissions
+    assert [entry.state for entry in entries(results)] == ["waiting"]
+
+
+def test_credentials_that_have_expired(site, refuses, results, swept, monkeypatch):
+    swept("s")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_of_last_year")
+    said = refuses(submit.main, "s", "--results", results)
+    assert "Kaggle does not accept the credentials in KAGGLE_API_TOKEN; make a new token at" in said
+    assert "KGAT" not in said
+    assert not site.submissions
+
+
+@pytest.mark.parametrize("name", ["access_token", "kaggle.json"])
+def test_credentials_that_everyone_can_read(name, site, command, results, swept, monkeypatch, tmp_path):
+    swept("s")
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    path = tmp_path / "home" / ".kaggle" / name
+    path.parent.mkdir()
+    path.write_text(TOKEN if name == "access_token" else json.dumps({"username": "ada", "key": TOKEN}))
+    path.chmod(0o644)
+    status, said, _ = command(submit.main, "s", "--results", results)
+    assert status == 0
+    assert f"{path} can be read by others on this machine: chmod 600 {path}" in said
+    assert TOKEN not in said
+    assert len(site.submissions) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        (401, "does not accept the credentials in KAGGLE_API_TOKEN"),
+        (403, "does not let you into flowers: accept its rules at https://www.kaggle.com/competitions/flowers/rules"),
+        (404, "Kaggle has no competition 'flowers' that takes submissions"),
+    ],
+)
+def test_what_kaggle_refuses(code, says, site, refuses, results, swept):
+    swept("s")
+    site.faults["ListSubmissions"] = [str(code)]
+    assert says in refuses(submit.main, "s", "--results", results)
+    assert not site.submissions
+    assert [entry.state for entry in entries(results)] == ["waiting"]
+
+
+def test_rules_that_are_not_accepted_stop_a_download(site, refuses, tmp_path):
+    site.accepted = False
+    said = refuses(download.main, "flowers", "--data", tmp_path / "data")
+    assert "accept its rules at https://www.kaggle.com/competitions/flowers/rules" in said
+    assert list((tmp_path / "data").glob("flow*")) == []
+
+
+@pytest.mark.parametrize("fault", ["429", "500", "503", "lost"])
+def test_what_passes_is_waited_for(fault, site, command, results, swept):
+    """What only asks is asked again; exactly one submission in the end."""
+    swept("s")
+    for name in ("ListSubmissions", "GetSubmissionLimits"):
+        site.faults[name] = [fault]
+    status, said, _ = command(submit.main, "s", "--results", results)
+    assert status == 0, said
+    assert (len(site.submissions), entries(results)[0].state) == (1, "scored")
+
+
+@pytest.mark.parametrize("fault", ["500", "429", "no network"])
+def test_what_does_not_pass_waits(fault, site, command, results, swept, monkeypatch):
+    swept("s")
+    with monkeypatch.context() as away:
+        if fault == "no network":
+            away.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+        else:
+            site.faults["ListSubmissions"], site.for_ever = [fault], True
+        status, said, _ = command(submit.main, "s", "--results", results)
+    assert status == 1
+    assert "It waits: python sweeps/submit.py --pending sends it." in said
+    assert (site.submissions, entries(results)[0].state) == ([], "waiting")
+    site.faults.clear()
+    status, said, _ = command(submit.main, "--pending", "--results", results)
+    assert status == 0, said
+    assert (len(site.submissions), entries(results)[0].state) == (1, "scored")
+
+
+# Once, and not more often than may be
+
+
+@pytest.mark.parametrize("name", ["CreateSubmission", "upload", "StartSubmissionUpload"])
+@pytest.mark.parametrize("fault", ["lost", "500"])
+def test_a_lost_reply(name, fault, site, command, results, swept):
+    """Whether it had arrived or not: one submission in the end."""
+    swept("s")
+    site.faults[name] = [fault]
+    status, said, _ = command(submit.main, "s", "--results", results)
+    assert status == 0, said
+    assert len(site.submissions) == 1
+    (entry,) = entries(results)
+    assert (entry.state, entry.ref) == ("scored", "1000")
+    assert entry.score == pytest.approx(share_right(site.submissions[0]["content"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_a_driver_killed_while_it_sends(arrived, site, command, results, swept):
+    folder = swept("s")
+    book = Ledger(results)
+    entry, path = submit.candidate(folder, results)
+    entry = book.add(entry, path)
+    book.change(entry, state="sending")
+    if arrived:
+        site.uploads["blob"] = path.read_bytes()
+        site.submit("blob", entry.message)
+    assert command(submit.main, "--pending", "--results", results)[0] == 0
+    assert len(site.submissions) == 1
+    assert entries(results)[0].state == "scored"
+
+
+def test_nobody_knows_whether_it_arrived(site, command, results, swept):
+    """The reply was lost, and then the network: looked for at the next call, before anything is sent again."""
+    swept("s")
+    site.faults["CreateSubmission"], site.faults["ListSubmissions"], site.for_ever = ["lost"], ["", "500"], True
+    status, said, _ = command(submit.main, "s", "--results", results)
+    assert status == 1
+    assert "It waits" in said
+    assert (len(site.submissions), entries(results)[0].state) == (1, "sending")
+    site.faults.clear()
+    assert command(submit.main, "--pending", "--results", results)[0] == 0
+    assert len(site.submissions) == 1
+    assert entries(results)[0].state == "scored"
+
+
+def test_the_daily_limit(site, command, results, swept):
+    """What waits goes the next day, in the order of its promise, as it was when it was offered."""
+    site.limit, site.used = 3, 3
+    for name, errors in (("worst", 5), ("best", 1), ("middle", 3)):
+        folder = swept(name, errors)
+        status, said, _ = command(submit.main, name, "--results", results)
+        assert status == 1
+        assert f"Today's limit of flowers is reached: {name} waits." in said
+        (folder / "submission.csv").write_text("a sweep that went on wrote this")
+    assert command(submit.main, "--pending", "--results", results)[0] == 1
+    assert site.submissions == []
+    site.limit, site.used = 2, 0
+    status, said, _ = command(submit.main, "--pending", "--results", results)
+    assert status == 1
+    assert "1 still to send" in said
+    assert [one["description"].split(":")[0] for one in site.submissions] == ["best", "middle"]
+    site.used = 0
+    assert command(submit.main, "--pending", "--results", results)[0] == 0
+    assert [one["description"].split(":")[0] for one in site.submissions] == ["best", "middle", "worst"]
+    assert command(submit.main, "--pending", "--results", results)[1] == "Nothing waits, and every submission has its score.\n"
+
+
+def test_the_limit_is_reached_by_someone_else_meanwhile(site, command, results, swept):
+    swept("s")
+    site.limit, site.used = 1, 0
+    site.faults["CreateSubmission"] = ["400"]
+    site.after["CreateSubmission"] = lambda: setattr(site, "used", 1)
+    status, said, _ = command(submit.main, "s", "--results", results)
+    assert (status, entries(results)[0].state) == (1, "waiting"), said
+
+
+def test_a_score_that_does_not_come(site, command, results, swept):
+    swept("s")
+    site.scored_after = 10**9
+    status, said, _ = command(submit.main, "s", "--results", results, "--wait", "1s")
+    assert status == 0
+    assert "Sent, and no score yet; python sweeps/submit.py --pending picks it up." in said
+    assert entries(results)[0].state == "pending"
+    site.scored_after = 0
+    status, said, _ = command(submit.main, "--pending", "--results", results)
+    assert status == 0
+    assert "Score of s: " in said
+    assert "place 2 of 4" in said or "place" in said
+    assert len(site.submissions) == 1
+
+
+def test_a_file_that_kaggle_cannot_score(site, command, results, swept):
+    swept("s")
+    site.status = "ERROR"
+    status, said, _ = command(submit.main, "s", "--results", results)
+    assert status == 1
+    assert "Kaggle could not score s: Evaluation Exception." in said
+    (entry,) = entries(results)
+    assert (entry.state, entry.reason, math.isnan(entry.score)) == ("error", "Evaluation Exception", True)
+
+
+def test_the_same_and_the_worse_are_refused(site, command, refuses, results, swept):
+    swept("good", 2), swept("worse", 4), swept("better", 1)
+    assert command(submit.main, "good", "--results", results)[0] == 0
+    assert "the very same file was sent (of good, score" in refuses(submit.main, "good", "--results", results)
+    said = refuses(submit.main, "worse", "--results", results)
+    assert "its estimate, 0.97500, is worse than that of good, 0.98750, which was sent; --force" in said
+    assert len(site.submissions) == 1
+    status, said, _ = command(submit.main, "worse", "--best-of", "better", "good", "--results", results)
+    assert status == 0
+    assert "better promises most: 0.99375." in said
+    assert command(submit.main, "worse", "--force", "--results", results)[0] == 0
+    assert command(submit.main, "good", "--force", "--results", results)[0] == 0
+    assert [one["description"].split(":")[0] for one in site.submissions] == ["good", "better", "worse", "good"]
+    assert [entry.state for entry in entries(results)] == ["scored"] * 4
+    status, said, _ = command(submit.main, "--list", "--results", results)
+    assert status == 0
+    assert re.search(r"4 scored: score minus estimate [+-]0\.\d{5} ± 0\.\d{5}, inside the interval \d times\.", said)
+    told = json.loads(command(submit.main, "--list", "--json", "--results", results)[1])
+    assert [row["sweep"] for row in told] == ["good", "worse", "better", "good"]
+
+
+def test_a_dry_run_needs_no_account(site, command, results, swept, monkeypatch):
+    swept("s")
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    status, said, _ = command(submit.main, "s", "--dry-run", "--results", results)
+    assert status == 0
+    assert "submission.csv of s is what flowers takes: estimate 0.98750." in said
+    assert "By hand: kaggle competitions submit flowers -f " in said
+    assert not site.calls
+    assert entries(results) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda rows: rows[:-1], "has 29 rows; it should have 30, one for each image to predict"),
+        (lambda rows: [*rows, rows[-1]], "has 31 rows; it should have 30"),
+        (lambda rows: [rows[0], rows[2], rows[1], *rows[3:]], "row 1: id is '"),
+        (lambda rows: [*rows[:-1], [rows[-1][0], "daisy"]], "row 30: species is 'daisy'; it should be one of rose, tulip"),
+        (lambda rows: [*rows[:-1], [rows[-1][0], "1.0"]], "row 30: species is '1.0'; it should be one of rose, tulip"),
+        (lambda rows: [[*row, "0"] for row in rows], "has the columns id, species, 0; they should be id, species"),
+        (lambda rows: [*rows[:5], [*rows[5], "0"], *rows[6:]], "row 5: it has 3 values; it should have two"),
+        (lambda rows: [], "is empty; it should have the columns id, species and 30 rows"),
+        (lambda rows: [["Id", "species"], *rows[1:]], "has the columns Id, species; they should be id, species"),
+    ],
+)
+def test_a_wrong_file_is_refused_before_it_is_sent(change, says, site, refuses, results, swept):
+    path = swept("s") / "submission.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("".join(",".join(row) + "\n" for row in change(rows)))
+    assert says in refuses(submit.main, "s", "--results", results)
+    assert not site.calls
+    assert entries(results) == []
+
+
+@pytest.mark.parametrize("label", ["10", "3.0", "-1", ""])
+def test_a_wrong_digit_is_refused(label, tmp_path):
+    from sweeps.compete.check import check
+
+    (tmp_path / "digit-recognizer.zip").write_bytes(zipped(DIGITS))
+    data = load("digit-recognizer", tmp_path)
+    path = tmp_path / "submission.csv"
+    path.write_text(SAMPLE)
+    check(path, data)
+    path.write_text(SAMPLE.replace("7,0\n", f"7,{label}\n"))
+    with pytest.raises(BadInput, match=f"row 7: Label is '{label}'; it should be one of 0, 1, 2"):
+        check(path, data)
+
+
+def test_what_belongs_to_no_competition(refuses, results, swept, tmp_path):
+    folder = swept("s")
+    (tmp_path / "data" / "flowers" / "competition.toml").unlink()
+    about = json.loads((folder / "sweep.json").read_text())
+    about["data"]["fingerprint"] = load(about["arguments"]["dataset"], tmp_path / "data").fingerprint
+    files.write_json(folder / "sweep.json", about)
+    assert "belongs to no competition; competition.toml in its folder says which" in refuses(
+        submit.main, "s", "--results", results
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("slug = 3", "slug is missing"),
+        ("slug = ", "cannot read"),
+        ('slug = "flowers"\nmetrics = "accuracy"', "unknown key in competition.toml 'metrics'; known: slug, sample, metric"),
+        ('slug = "flowers"\nmetric = "f1"', "unknown metric in competition.toml 'f1'; known: accuracy, error"),
+        ('slug = "flowers"\nsample = "other.csv"', "there is no"),
+        ('slug = "flowers"\nsample = "three.csv"', "has 3 columns; a sample submission has two"),
+        ('slug = "flowers"\nsample = "twice.csv"', "an id is missing or there twice"),
+        ('slug = "flowers"\nsample = "strange.csv"', "asks for '0100', and no image to predict is called so"),
+    ],
+)
+def test_a_competition_that_is_described_wrongly(text, says, swept, tmp_path):
+    root = tmp_path / "data" / "flowers"
+    for name, content in (("three", "a,b,c\n1,2,3\n"), ("twice", "id,b\nx,2\nx,3\n"), ("strange", 'id,b\n"0100",rose\nx,rose\n')):
+        (root / f"{name}.csv").write_text(content)
+    (root / "competition.toml").write_text(text)
+    with pytest.raises(BadInput, match=re.escape(says)):
+        load(f"folder:{root}", tmp_path / "data")
+
+
+def test_calibration():
+    one = Entry("c", "d", "s", "0" * 64, "accuracy", 0.99, 0.98, 0.995, "out of fold", 100, "m", state="scored", score=0.992)
+    other = Entry("c", "d", "t", "1" * 64, "accuracy", 0.99, 0.98, 0.995, "out of fold", 100, "m", state="scored", score=0.998)
+    waits = Entry("c", "d", "u", "2" * 64, "accuracy", 0.99, 0.98, 0.995, "out of fold", 100, "m")
+    assert calibration([waits]) is None
+    told = calibration([one, other, waits])
+    assert (told["scored"], told["inside"]) == (2, 1)
+    assert told["mean"] == pytest.approx(0.005)
+    assert told["sd"] == pytest.approx(0.006 / math.sqrt(2))
+
+
+def test_an_archive_that_is_too_large_for_the_disk(tmp_path, monkeypatch):
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped({"a.txt": "x" * 100}))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 10}))
+    with pytest.raises(BadInput, match="and 0.0 are free; make room"):
+        archive.unpack(path, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+# All of it
+
+
+@pytest.mark.full
+def test_the_whole_loop(site, command, results, tmp_path):
+    """Data, sweep, submission, score; and all of it again, which sends nothing that is not better."""
+    assert command(download.main, "flowers", "--data", tmp_path / "data")[0] == 0
+    root = tmp_path / "data" / "flowers"
+    (tmp_path / "mine.py").write_text(
+        'def draw(trial):\n    return {"arch": "convnet", "convnet.width": 8, "engine": "fp32-nhwc", '
+        '"lr": trial.suggest_float("lr", 2e-3, 8e-3)}\n'
+    )
+    new_mlflow(results / "mlflow.db")
+    arguments = ["--dataset", f"folder:{root}", "--space", f"{tmp_path / 'mine.py'}:draw", "--trials", "2", "--max-epochs", "8"]
+    arguments += ["--finalists", "1", "--folds", "2", "--results", str(results), "--submit"]
+    done = subprocess.run([*SWEEP, *arguments, "--name", "one"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Sent: one is submission 1000 of flowers." in done.stdout
+    (entry,) = entries(results)
+    assert (entry.state, entry.sweep, entry.images) == ("scored", "one", 160)
+    assert entry.score == pytest.approx(share_right(site.submissions[0]["content"]), abs=1e-5)
+    assert entry.score > 0.8, "the images are easy"
+    mlflow.set_tracking_uri(f"sqlite:///{results / 'mlflow.db'}")
+    (experiment,) = [e.name for e in mlflow.search_experiments() if e.name != "Default"]
+    (parent,) = mlflow.search_runs(experiment_names=[experiment], filter_string="tags.mlflow.runName = 'one'").to_dict("records")
+    assert parent["metrics.kaggle_score"] == entry.score
+    page = (results / "one" / "report.html").read_text()
+    assert "Sent to the competition" in page
+    assert f"{entry.score:.5f}" in page
+    again = [*SWEEP, "--resume", "one", "--results", str(results), "--submit"]
+    done = subprocess.run(again, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Not sent: the very same file was sent (of one" in done.stdout
+    assert len(site.submissions) == 1
+    mirrored = subprocess.run(
+        [sys.executable, str(ROOT / "sweeps" / "mirror.py"), str(results / "one")], capture_output=True, text=True
+    )
+    assert mirrored.returncode == 0, mirrored.stderr
+    assert pd.read_parquet(results / "submissions.parquet").score.tolist() == [entry.score]
+
+
+def test_a_sweep_that_could_send_nothing_is_not_begun(site, results, tmp_path, monkeypatch):
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    (tmp_path / "data").mkdir()
+    for arguments, says in (
+        (["--dataset", "digits-sample"], "--submit: digits-sample belongs to no competition"),
+        (["--dataset", "cifar10", "--download"], "--download brings digit-recognizer"),
+    ):
+        command = [*SWEEP, *arguments, "--trials", "1", "--results", str(results), "--submit"]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert says in done.stderr
+        assert not list(results.glob("*"))
