@@ -34,6 +34,7 @@ from trainable.scores import interval
 
 HOLDS = ("record.db", "ensemble.json")
 WAIT = 600.0  # seconds, for a score
+PENDING = "python sweeps/submit.py --pending"
 
 
 def main() -> int:
@@ -42,7 +43,11 @@ def main() -> int:
     if args.list:
         return show(book, args.json)
     with nullcontext() if args.dry_run else alone(book):
-        return pending(book, args.wait, say) if args.pending else offer(book, args)
+        if args.pending:
+            if not book.open():
+                say("Nothing waits, and every submission has its score.")
+            return send(book, book.open(), args.wait, say)
+        return offer(book, args)
 
 
 def offer(book: Ledger, args) -> int:
@@ -63,7 +68,7 @@ def offer(book: Ledger, args) -> int:
         say(f"{path.name} of {entry.sweep} is what {entry.competition} takes: estimate {entry.estimate:.5f}.")
         say(f"By hand: {by_hand(entry, path)}")
         return 0
-    return send(book, entry, path, args.wait, say)
+    return send(book, [book.add(entry, path)], args.wait, say)
 
 
 def say(text: str):
@@ -111,33 +116,6 @@ def ready(data: Dataset):
         raise BadInput(f"--submit: no Kaggle credentials; make a token at {SETTINGS} and write it into ~/.kaggle/access_token")
 
 
-def send(book: Ledger, entry: Entry, path: Path, wait: float, say: Callable[[str], None]) -> int:
-    """Into the ledger, to Kaggle, and back with a score. The exit status: 1 where it waits or could not be scored."""
-    why = readable_by_others()
-    if why:
-        say(why)
-    entry = book.add(entry, path)
-    desk = Desk(book, Kaggle(entry.competition), say)
-    later = "python sweeps/submit.py --pending sends it"
-    try:
-        entry = desk.send(entry)
-        if entry.state == "waiting":
-            say(f"Tomorrow {later}.")
-            return 1
-        (entry,) = desk.await_scores([entry], wait)
-    except Away as wrong:
-        say(f"{wrong}. It waits: {later}." if _state(book, entry) != "pending" else f"{wrong}. It was sent; {later_score()}.")
-        return 1
-    except BadInput as wrong:
-        if _state(book, entry) == "refused":
-            raise
-        raise BadInput(f"{wrong}. Then {later}; or by hand: {by_hand(entry, path)}") from wrong
-    if entry.state == "pending":
-        say(f"Sent, and no score yet; {later_score()}.")
-    remember([entry], book.results, say)
-    return int(entry.state == "error")
-
-
 def automatic(folder: Path, results: Path, data: Dataset, say: Callable[[str], None], wait: float = WAIT):
     """For a sweep that has ended: into the ledger, unless the same or better was sent; then send what waits, best first.
 
@@ -151,40 +129,37 @@ def automatic(folder: Path, results: Path, data: Dataset, say: Callable[[str], N
             say(f"Not sent: {why}.")
         else:
             book.add(entry, path)
-        pending(book, wait, say)
+        send(book, book.open(), wait, say)
 
 
-def pending(book: Ledger, wait: float, say: Callable[[str], None]) -> int:
-    """Send what waits, best first, and look for scores. The exit status: 1 where something still waits."""
-    open_ones = [entry for entry in book.entries() if entry.state in ("waiting", "sending", "pending")]
-    if not open_ones:
-        say("Nothing waits, and every submission has its score.")
-        return 0
-    left = False
-    for slug in dict.fromkeys(entry.competition for entry in open_ones):
+def send(book: Ledger, entries: list[Entry], wait: float, say: Callable[[str], None]) -> int:
+    """Send these, best first, and wait for scores, also of what was sent before. The exit status: 1 where one of them still waits
+    or could not be scored."""
+    if why := readable_by_others():
+        say(why)
+    for slug in dict.fromkeys(entry.competition for entry in entries):
+        own = sorted((entry for entry in entries if entry.competition == slug), key=lambda entry: entry.rank)
         desk = Desk(book, Kaggle(slug), say)
-        own = [entry for entry in open_ones if entry.competition == slug]
-        more = METRICS[own[0].metric]
-        # What may have arrived first, for it may count for today's limit.
-        own.sort(key=lambda entry: (entry.state == "waiting", -entry.estimate if more else entry.estimate))
         try:
             for entry in own:
                 if entry.state != "pending" and desk.send(entry).state == "waiting":
                     break
-            sent = [e for e in book.entries() if e.competition == slug and e.state == "pending"]
-            done = desk.await_scores(sent, wait) if sent else []
+            sent = [entry for entry in book.open() if (entry.competition, entry.state) == (slug, "pending")]
+            remember(desk.await_scores(sent, wait) if sent else [], book.results, say)
         except Away as wrong:
-            say(f"{wrong}. What waits goes on waiting.")
-            left = True
-            continue
-        remember(done, book.results, say)
-    states = [entry.state for entry in book.entries()]
-    if "waiting" in states or "sending" in states:
-        say(f"{states.count('waiting') + states.count('sending')} still to send.")
-        left = True
-    if "pending" in states:
-        say(f"No score yet of {states.count('pending')}; {later_score()}.")
-    return int(left)
+            say(f"{wrong}.")
+        except BadInput as wrong:
+            first = next((entry for entry in book.open() if entry.competition == slug and entry.state != "pending"), None)
+            if first is None:
+                raise
+            raise BadInput(f"{wrong}. Then {PENDING} sends it; or by hand: {by_hand(first, book.file_of(first))}") from wrong
+    asked = {entry.key for entry in entries}
+    states = [entry.state for entry in book.entries() if entry.key in asked]
+    if waiting := states.count("waiting") + states.count("sending"):
+        say(f"{waiting} still to send: {PENDING} does, later.")
+    if states.count("pending"):
+        say(f"No score yet of {states.count('pending')}: {PENDING} picks it up.")
+    return int(waiting > 0 or "error" in states)
 
 
 def remember(entries: list[Entry], results: Path, say: Callable[[str], None]):
@@ -222,10 +197,6 @@ def show(book: Ledger, as_json: bool) -> int:
     return 0
 
 
-def later_score() -> str:
-    return "python sweeps/submit.py --pending picks it up"
-
-
 def by_hand(entry: Entry, path: Path) -> str:
     return f"kaggle competitions submit {entry.competition} -f {shlex.quote(str(path))} -m {shlex.quote(entry.message)}"
 
@@ -243,10 +214,6 @@ def alone(book: Ledger) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _state(book: Ledger, entry: Entry) -> str:
-    return next(other.state for other in book.entries() if (other.digest, other.queued) == (entry.digest, entry.queued))
 
 
 def parse(arguments: list[str]):

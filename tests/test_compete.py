@@ -19,7 +19,7 @@ from kaggle_site import TOKEN, Site, serving, zipped
 from PIL import Image
 from running import ROOT, SWEEP, new_mlflow
 
-from sweeps import download, submit
+from sweeps import arch_sweep, download, submit
 from sweeps.compete import archive, client, send
 from sweeps.compete.ledger import Entry, Ledger, calibration
 from trainable import files
@@ -238,7 +238,7 @@ def test_no_credentials(site, refuses, results, swept, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     said = refuses(submit.main, "s", "--results", results)
     assert "no Kaggle credentials: make a token at https://www.kaggle.com/settings/api" in said
-    assert f"by hand: kaggle competitions submit flowers -f {results / 's' / 'submission.csv'} -m 's: mean of 1" in said
+    assert f"by hand: kaggle competitions submit flowers -f {results / 'submissions'}/" in said
     assert not site.submissions
     assert [entry.state for entry in entries(results)] == ["waiting"]
 
@@ -311,7 +311,7 @@ def test_what_does_not_pass_waits(fault, site, command, results, swept, monkeypa
             site.faults["ListSubmissions"], site.for_ever = [fault], True
         status, said, _ = command(submit.main, "s", "--results", results)
     assert status == 1
-    assert "It waits: python sweeps/submit.py --pending sends it." in said
+    assert "1 still to send: python sweeps/submit.py --pending does, later." in said
     assert (site.submissions, entries(results)[0].state) == ([], "waiting")
     site.faults.clear()
     status, said, _ = command(submit.main, "--pending", "--results", results)
@@ -357,7 +357,7 @@ def test_nobody_knows_whether_it_arrived(site, command, results, swept):
     site.faults["CreateSubmission"], site.faults["ListSubmissions"], site.for_ever = ["lost"], ["", "500"], True
     status, said, _ = command(submit.main, "s", "--results", results)
     assert status == 1
-    assert "It waits" in said
+    assert "1 still to send" in said
     assert (len(site.submissions), entries(results)[0].state) == (1, "sending")
     site.faults.clear()
     assert command(submit.main, "--pending", "--results", results)[0] == 0
@@ -401,13 +401,13 @@ def test_a_score_that_does_not_come(site, command, results, swept):
     site.scored_after = 10**9
     status, said, _ = command(submit.main, "s", "--results", results, "--wait", "1s")
     assert status == 0
-    assert "Sent, and no score yet; python sweeps/submit.py --pending picks it up." in said
+    assert "No score yet of 1: python sweeps/submit.py --pending picks it up." in said
     assert entries(results)[0].state == "pending"
     site.scored_after = 0
     status, said, _ = command(submit.main, "--pending", "--results", results)
     assert status == 0
     assert "Score of s: " in said
-    assert "place 2 of 4" in said or "place" in said
+    assert re.search(r", place [1-4] of 3 \(estimate 0\.98750, ", said)
     assert len(site.submissions) == 1
 
 
@@ -584,15 +584,20 @@ def test_the_whole_loop(site, command, results, tmp_path):
     assert pd.read_parquet(results / "submissions.parquet").score.tolist() == [entry.score]
 
 
-def test_a_sweep_that_could_send_nothing_is_not_begun(site, results, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dataset", "digits-sample", "--submit"], "--submit: digits-sample belongs to no competition; competition.toml in"),
+        (["--dataset", "FLOWERS", "--submit"], "--submit: no Kaggle credentials; make a token at"),
+        (
+            ["--dataset", "cifar10", "--download"],
+            "--download brings digit-recognizer; python sweeps/download.py SLUG brings others",
+        ),
+    ],
+)
+def test_a_sweep_that_could_send_nothing_is_not_begun(arguments, says, site, refuses, swept, results, tmp_path, monkeypatch):
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    (tmp_path / "data").mkdir()
-    for arguments, says in (
-        (["--dataset", "digits-sample"], "--submit: digits-sample belongs to no competition"),
-        (["--dataset", "cifar10", "--download"], "--download brings digit-recognizer"),
-    ):
-        command = [*SWEEP, *arguments, "--trials", "1", "--results", str(results), "--submit"]
-        done = subprocess.run(command, capture_output=True, text=True)
-        assert done.returncode == 2, done.stdout + done.stderr
-        assert says in done.stderr
-        assert not list(results.glob("*"))
+    swept("before")
+    arguments = [word.replace("FLOWERS", f"folder:{tmp_path / 'data' / 'flowers'}") for word in arguments]
+    assert says in refuses(arch_sweep.main, *arguments, "--trials", "1", "--results", results)
+    assert [path.name for path in results.iterdir()] == ["before"]

@@ -48,6 +48,16 @@ class Entry:
         """What it is found by among the submissions at Kaggle: the end of its message."""
         return self.message.rpartition(" ")[2]
 
+    @property
+    def key(self) -> tuple[str, float]:
+        """What it is told from all others by."""
+        return self.digest, self.queued
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """In which order to send: first what may have arrived, for it counts for today's limit; then what promises most."""
+        return self.state == "waiting", -self.estimate if METRICS[self.metric] else self.estimate
+
     def better(self, other: "Entry") -> bool:
         """Whether it promises more."""
         return self.estimate > other.estimate if METRICS[self.metric] else self.estimate < other.estimate
@@ -65,6 +75,10 @@ class Ledger:
             return []
         return [Entry(**row) for row in pd.read_parquet(self.path).to_dict("records")]
 
+    def open(self) -> list[Entry]:
+        """What has not come to its end."""
+        return [entry for entry in self.entries() if entry.state in ("waiting", "sending", "pending")]
+
     def file_of(self, entry: Entry) -> Path:
         """The file as it was when it was offered."""
         return self.results / "submissions" / f"{entry.mark}.csv"
@@ -80,8 +94,7 @@ class Ledger:
     def change(self, entry: Entry, **now) -> Entry:
         """The entry as it is from now on."""
         new = replace(entry, **now)
-        same = (entry.digest, entry.queued)
-        self._write([new if (other.digest, other.queued) == same else other for other in self.entries()])
+        self._write([new if other.key == entry.key else other for other in self.entries()])
         return new
 
     def _write(self, entries: list[Entry]):
