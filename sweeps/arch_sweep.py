@@ -22,7 +22,7 @@ from sweeps.search.draw import first_configs
 from sweeps.search.find_space import find_space
 from sweeps.search.launch import Ending
 from sweeps.search.scheduler import rungs
-from sweeps.show import figures, logged, study, summary, views
+from sweeps.show import figures, logged, study, summary, tracking, views
 from sweeps.sweep import Sweep
 from trainable.datasets import load
 from trainable.errors import run
@@ -33,7 +33,6 @@ WRITTEN = {
     "trials/": "the networks worth keeping, with their probabilities",
 }
 DONE = ("ensemble.json", "submission.csv", "curves.png")
-MIRRORED = (*DONE, "report.html", "trials.parquet", "curves.parquet")  # in MLflow too
 
 
 def main() -> int:
@@ -78,7 +77,7 @@ def main() -> int:
     trials, val = sweep.trials, len(sweep.data.val)
     searched = views.searched(trials)
     figures.write_curves(sweep.folder / "curves.png", searched, sweep.curves, val)
-    there = [path for name in MIRRORED if (path := sweep.folder / name).exists()]
+    there = [path for name in tracking.FILES if (path := sweep.folder / name).exists()]
     sweep.tracker.close(logged.metrics(ensemble, len(trials), busy), there, lambda to: package(sweep.folder, to))
     if not broken and not ending.asked.is_set():
         sweep.phase_done("combine", DONE)

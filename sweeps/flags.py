@@ -63,6 +63,20 @@ def sweep_folder(given: str, results: Path, *holds: str) -> Path:
     return (Path(given) if there else results / given).resolve()
 
 
+def no_sweep(folder: Path, results: Path) -> BadInput:
+    """That there is none in `folder`, and which there are."""
+    others = sorted({path.parent.name for name in ("record.db", "ensemble.json") for path in results.glob(f"*/{name}")})
+    return BadInput(f"{folder} holds no sweep; there are: {', '.join(others) or 'none'}")
+
+
+def existing_sweep(given: str, results: Path, *holds: str) -> Path:
+    """`sweep_folder`, which must hold one of these files. Raises BadInput."""
+    folder = sweep_folder(given, results, *holds)
+    if not any((folder / name).exists() for name in holds):
+        raise no_sweep(folder, results)
+    return folder
+
+
 def seconds(flag: str, text: str) -> float:
     """'90s', '30m', '1h30m' in seconds; raises BadInput."""
     if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):

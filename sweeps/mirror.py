@@ -14,11 +14,9 @@ from sweeps.flags import ROOT, results_folder, sweep_folder
 from sweeps.lock import Lock
 from sweeps.report import write_report
 from sweeps.resume import before
-from sweeps.search.record import read, rows
+from sweeps.search.record import newest_about, read
 from sweeps.show import logged, study, tracking, views
 from trainable.errors import BadInput, Parser, run
-
-WRITTEN = ("ensemble.json", "submission.csv", "report.html", "curves.png", "trials.parquet", "curves.parquet", study.FILE)
 
 
 def main() -> int:
@@ -38,9 +36,8 @@ def main() -> int:
 
 
 def mirror(folder: Path, uri: str | None, with_model: bool) -> int:
-    about = next(row["about"] for row in reversed(rows(folder / "record.db", "drivers", "id")) if row["about"])
-    where = uri or f"sqlite:///{folder.parent / 'mlflow.db'}"
-    artifacts = None if uri else folder.parent / "mlflow-artifacts"
+    about = newest_about(folder / "record.db")
+    where, artifacts = tracking.place(uri, folder.parent)
     failed: list[str] = []
     told = logged.parameters(about)
     tracker = tracking.Tracker(
@@ -54,7 +51,7 @@ def mirror(folder: Path, uri: str | None, with_model: bool) -> int:
         scores = [e.score for e in Ledger(folder.parent).entries() if e.sweep == folder.name and e.state == "scored"]
         metrics |= {"kaggle_score": scores[-1]} if scores else {}
         model = (lambda to: package(folder, to)) if with_model else None
-    there = [folder / name for name in WRITTEN if (folder / name).exists()]
+    there = [folder / name for name in tracking.FILES if (folder / name).exists()]
     tracker.close(metrics, there, model, patience=None)
     if failed:
         raise BadInput(f"{failed[0]}; see to {where}, and call this again")

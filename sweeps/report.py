@@ -14,7 +14,7 @@ from rich.console import Console
 
 from sweeps.choose.mistakes import Mistakes, mistakes
 from sweeps.compete.ledger import Entry, Ledger, calibrated, table
-from sweeps.flags import ROOT, results_folder, sweep_folder
+from sweeps.flags import ROOT, existing_sweep, results_folder
 from sweeps.show import compare, page, views
 from sweeps.show.importance import compared, importance
 from sweeps.show.summary import print_across, print_table
@@ -114,15 +114,8 @@ def parse(arguments: list[str]):
     if args.json and not args.view and len(args.sweeps) == 1:
         raise BadInput("--json is of a table; say which with --view")
     results = results_folder(args.results)
-    args.sweeps = [_found(sweep_folder(name, results, *HOLDS), results) for name in args.sweeps]
+    args.sweeps = [existing_sweep(name, results, *HOLDS) for name in args.sweeps]
     return args
-
-
-def _found(folder: Path, results: Path) -> Path:
-    if not any((folder / name).exists() for name in HOLDS):
-        others = sorted(path.parent.name for path in results.glob("*/record.db"))
-        raise BadInput(f"{folder} holds no sweep; there are: {', '.join(others) or 'none'}")
-    return folder
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from sweeps.flags import no_sweep
 from sweeps.search.draw import distributions_of, replay
 from sweeps.search.launch import KEEP
-from sweeps.search.record import rows
+from sweeps.search.record import newest_about, rows
 from sweeps.search.space import Space
 from trainable import files
 from trainable.errors import BadInput
@@ -105,10 +106,8 @@ def before(folder: Path) -> Before:
     """Raises BadInput if there is nothing to resume there."""
     path = folder / "record.db"
     if not path.is_file():
-        others = sorted(p.parent.name for p in folder.parent.glob("*/record.db"))
-        raise BadInput(f"{folder} holds no sweep; there are: {', '.join(others) or 'none'}")
-    drivers = rows(path, "drivers", "id")
-    about = next((row["about"] for row in reversed(drivers) if row["about"]), None)
+        raise no_sweep(folder, folder.parent)
+    about = newest_about(path)
     if about is None:
         raise BadInput(f"{path} does not say how the sweep was begun; begin a new one")
     return Before(
@@ -118,7 +117,7 @@ def before(folder: Path) -> Before:
         rows(path, "trials", "number"),
         rows(path, "rungs", "seq"),
         {row["name"]: row["files"] for row in rows(path, "phases")},
-        sum(row["seconds"] for row in drivers),
+        sum(row["seconds"] for row in rows(path, "drivers")),
     )
 
 

@@ -22,7 +22,7 @@ from sweeps.compete.client import SETTINGS, Away, Kaggle, credentials, readable_
 from sweeps.compete.ledger import Entry, Ledger
 from sweeps.compete.send import Desk, refusal
 from sweeps.ensemble import data_of
-from sweeps.flags import ROOT, results_folder, seconds, sweep_folder
+from sweeps.flags import ROOT, existing_sweep, results_folder, seconds
 from sweeps.lock import Lock
 from sweeps.show import tracking
 from sweeps.show.summary import print_table
@@ -171,10 +171,10 @@ def remember(entries: list[Entry], results: Path, say: Callable[[str], None]):
         sweep = folder if (folder / "sweep.json").exists() else folder.parent
         if entry.state != "scored" or not (sweep / "sweep.json").exists():
             continue
-        asked, own = json.loads((sweep / "sweep.json").read_text())["arguments"], results / "mlflow.db"
+        asked = json.loads((sweep / "sweep.json").read_text())["arguments"]
         try:
-            if asked.get("mlflow") or own.exists():
-                tracking.score(asked.get("mlflow") or f"sqlite:///{own}", asked["dataset"], sweep.name, entry.score)
+            if asked.get("mlflow") or (results / tracking.FILE).exists():
+                tracking.score(tracking.place(asked.get("mlflow"), results)[0], asked["dataset"], sweep.name, entry.score)
             if (sweep / page.FILE).exists():
                 write_report(sweep)
         except Exception as wrong:  # both are mirrors
@@ -234,16 +234,8 @@ def parse(arguments: list[str]):
     args.results = results_folder(args.results)
     args.wait = seconds("wait", args.wait)
     named = [args.sweep, *args.best_of] if args.sweep else args.best_of
-    args.sweeps = [found(name, args.results) for name in named]
+    args.sweeps = [existing_sweep(name, args.results, *HOLDS) for name in named]
     return args
-
-
-def found(name: str, results: Path) -> Path:
-    folder = sweep_folder(name, results, *HOLDS)
-    if not any((folder / one).exists() for one in HOLDS):
-        others = sorted(path.parent.name for path in results.glob("*/ensemble.json"))
-        raise BadInput(f"{folder} holds no sweep; there are: {', '.join(others) or 'none'}")
-    return folder
 
 
 if __name__ == "__main__":

@@ -95,12 +95,8 @@ class Sweep:
         record.forget_phases()
         past = read(self.folder / "record.db")
         self.write_about()
-        results = self.args.results
-        mlflow = self.args.mlflow or f"sqlite:///{results / 'mlflow.db'}"
-        artifacts = None if self.args.mlflow else results / "mlflow-artifacts"
         self.tracker = tracking.Tracker(
-            mlflow,
-            artifacts,
+            *tracking.place(self.args.mlflow, self.args.results),
             self.args.dataset,
             self.folder.name,
             logged.parameters(self.about),

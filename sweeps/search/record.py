@@ -265,6 +265,11 @@ def read(path: Path) -> tuple[list[dict], list[dict]]:
     return rows(path, "trials", "number"), rows(path, "rungs", "number, rung")
 
 
+def newest_about(path: Path) -> dict | None:
+    """What the last driver that said it was asked for: arguments, data, versions. None: none has."""
+    return next((row["about"] for row in reversed(rows(path, "drivers", "id")) if row["about"]), None)
+
+
 def rows(path: Path, table: str, order: str = "rowid") -> list[dict]:
     """A table of a record; raises BadInput if the file is none."""
     try:

@@ -23,9 +23,25 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 STATUS = {"complete": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
+FILE = "mlflow.db"  # under results/
+FILES = (
+    "ensemble.json",
+    "submission.csv",
+    "report.html",
+    "curves.png",
+    "trials.parquet",
+    "curves.parquet",
+    "study.db",
+)  # kept there
 MODEL = "model"  # of the ensemble, among the artifacts of the sweep's run
 PAUSE = 2.0  # seconds between two batches
 SAMPLE = 10.0  # seconds between two looks at the driver's machine
+
+
+def place(uri: str | None, results: Path) -> tuple[str, Path | None]:
+    """The store, and the folder for a new experiment's artifacts (None: the server's own): of the server that was asked for, or
+    beside the sweeps."""
+    return (uri, None) if uri else (f"sqlite:///{results / FILE}", results / "mlflow-artifacts")
 
 
 class Tracker:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sweeps.search.record import STATES, read, rows
+from sweeps.search.record import STATES, newest_about, read, rows
 from trainable import files
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
@@ -33,8 +33,8 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     )
     last = {r["number"]: r["metrics"] for r in rungs}
     evaluated = Counter(r["number"] for r in rungs)
-    drivers = [row["about"] for row in rows(folder / "record.db", "drivers") if row["about"]]
-    images = drivers[-1]["data"]["images"] if drivers else {}
+    about = newest_about(folder / "record.db")
+    images = about["data"]["images"] if about else {}
     table = []
     for trial in trials:
         number = trial["number"]
