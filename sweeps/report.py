@@ -95,7 +95,7 @@ def several(args):
     if args.view:
         raise BadInput("--view is of one sweep; leave it out, or name one")
     table = compare.table(args.sweeps)
-    show(table, "Sweeps side by side", args.json, print_across)
+    show(table if args.json else table.rename(columns=compare.WORDS), "Sweeps side by side", args.json, print_across)
     if not args.json:
         to = args.out or Path.cwd() / "compare.html"
         files.write(to, compare.page(args.sweeps, table))

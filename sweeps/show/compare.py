@@ -14,6 +14,9 @@ COLUMNS = [
     *("trials", "complete", "minutes", "commit"),
 ]
 
+# What people read in place of them.
+WORDS = {"judged": "judged on", "low": "95 % from", "high": "95 % to", "single": "best single", "ms": "ms an image"}
+
 
 def table(folders: Sequence[Path]) -> pd.DataFrame:
     """A row a sweep: its ensemble's errors and their interval, what it tried, and what it cost."""

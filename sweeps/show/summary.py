@@ -53,10 +53,10 @@ def _table(title: str) -> Table:
 
 
 # How columns are written; others as they are.
-FORMS = dict.fromkeys(("error", "share", "low", "high", "single"), ".2%") | {"importance": ".1%", "loss": ".4f"}
+FORMS = dict.fromkeys(("error", "share", "95 % from", "95 % to", "best single"), ".2%") | {"importance": ".1%", "loss": ".4f"}
 FORMS |= dict.fromkeys(("best loss", "worst that went on"), ".4f") | {"minutes": ".1f", "parameters": ",.0f"}
 FORMS |= dict.fromkeys(("estimate", "score"), ".5f") | {"score - estimate": "+.5f"}
-FORMS |= dict.fromkeys(("epochs", "lr", "ms", "training", "evaluating", "else"), ".3g")
+FORMS |= dict.fromkeys(("epochs", "lr", "ms", "ms an image", "training", "evaluating", "else"), ".3g")
 
 
 def print_table(console: Console, frame: pd.DataFrame, title: str):
