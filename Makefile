@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PORT ?= 5000
 RESULTS ?= $(CURDIR)/results
 
-.PHONY: help venv sweep test test-cluster test-fast lint bench mlflow submit watch fetch
+.PHONY: help venv sweep test test-long test-cluster test-fast lint bench mlflow submit watch fetch
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -25,14 +25,17 @@ $(STAMP): requirements.txt pyproject.toml
 sweep: $(STAMP) ## a whole sweep in some minutes, on the digits that come with the project
 	$(RUN) sweeps/arch_sweep.py --quick
 
-test: $(STAMP) ## all tests, real sweeps included, two at a time
-	$(RUN) -m pytest -n 2 --dist worksteal -m "not hosts"
+test: $(STAMP) ## the tests, real sweeps included, two at a time
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not hosts and not long"
+
+test-long: $(STAMP) ## what takes a minute or more each: killed in many places, preempted ten times, a full disk, benchmarks
+	$(RUN) -m pytest -n 2 --dist worksteal -m long
 
 test-cluster: $(STAMP) ## clusters of three hosts on this machine, a quarter of an hour; needs root and Debian's openssh-server, rsync, nftables
 	$(RUN) -m pytest -m hosts
 
 test-fast: $(STAMP) ## the tests that take no more than a few seconds each
-	$(RUN) -m pytest -m "not full and not gpu and not hosts"
+	$(RUN) -m pytest -m "not full and not gpu and not hosts and not long"
 
 lint: $(STAMP) ## style
 	$(VENV)/bin/ruff check .

@@ -142,6 +142,7 @@ def test_bad_input(name):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_ablation(tmp_path):
     only = "no averaged weights,augmentation x 1.4,moments,half as long"
@@ -173,6 +174,7 @@ def test_recorded_curves(tmp_path):
     assert all(len(runs) == 2 and all(0.005 < error <= 0.9 for run in runs for error in run) for runs in found.values())
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_scaling(tmp_path):
     short = ("--places", "1,2", "--trials", "2", "--simulated", "1,4")
@@ -190,6 +192,7 @@ def test_scaling(tmp_path):
         assert 0 < row["driver"] < 1
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_seeing(tmp_path):
     short = ("--trials", "20", "--repeats", "1", "--tune-trials", "4")

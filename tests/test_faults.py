@@ -37,6 +37,7 @@ def mine(tmp_path):
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_chaos(mine):
     """faults.md 1: a sweep that is killed, at a random moment and in one place after the other, comes to what it comes to
@@ -77,6 +78,7 @@ def test_two_drivers_of_one_sweep(mine):
     sweep.wait()
 
 
+@pytest.mark.long
 def test_networks_that_were_damaged_are_trained_again(mine):
     """faults.md 14: ten of them, cut short, with a flipped bit, gone."""
     sweep = start(mine, *TINY, "--trials", "10", "--scheduler", "none", "--concurrent", "1")
@@ -159,6 +161,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", str(where)], check=True)
 
 
+@pytest.mark.long
 def test_a_full_disk(mine, small_disk):
     """faults.md 13: it waits, says so once, and goes on; when it is ended meanwhile it ends clean, and is resumed."""
     log, folder, ballast = mine / "log", small_disk / "s", small_disk / "ballast"

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import fcntl
 import http.client
 import io
 import json
@@ -60,9 +61,18 @@ def write_csv(path: Path, split, rows: int):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory, sample) -> Path:
-    """Its folder."""
-    where = tmp_path_factory.mktemp("seeing")
-    (where / "digits").mkdir()
+    """Its folder: one for all workers of pytest, of which the first to come makes it."""
+    base = tmp_path_factory.getbasetemp()
+    where = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "seeing"
+    with open(where.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not where.exists():
+            make_sweep(where, sample)
+    return where / "results" / "s"
+
+
+def make_sweep(where: Path, sample):
+    (where / "digits").mkdir(parents=True)
     write_csv(where / "digits" / "train.csv", sample.train, 3000)
     write_csv(where / "digits" / "test.csv", sample.test, 400)
     (where / "mine.py").write_text(SPACE)
@@ -73,7 +83,6 @@ def swept(tmp_path_factory, sample) -> Path:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "No report.html" not in done.stdout
     assert "MLflow" not in done.stdout + done.stderr, "no warning"
-    return where / "results" / "s"
 
 
 def said_wrong(said: list[str]) -> list[str]:
