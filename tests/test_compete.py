@@ -437,7 +437,7 @@ def test_the_same_and_the_worse_are_refused(site, command, refuses, results, swe
     assert [entry.state for entry in entries(results)] == ["scored"] * 4
     status, said, _ = command(submit.main, "--list", "--results", results)
     assert status == 0
-    assert re.search(r"4 scored: score minus estimate [+-]0\.\d{5} ± 0\.\d{5}, inside the interval \d times\.", said)
+    assert re.search(r"4 scored: score minus estimate [+-]0\.\d{5} ± 0\.\d{5}; \d of them inside the interval\.", said)
     told = json.loads(command(submit.main, "--list", "--json", "--results", results)[1])
     assert [row["sweep"] for row in told] == ["good", "worse", "better", "good"]
 

@@ -121,9 +121,8 @@ def calibrated(entries: list[Entry]) -> str:
     if not told:
         return "No score yet to compare an estimate with."
     spread = f" ± {told['sd']:.5f}" if told["scored"] > 1 else ""
-    return (
-        f"{told['scored']} scored: score minus estimate {told['mean']:+.5f}{spread}, inside the interval {told['inside']} times."
-    )
+    gap = f"score minus estimate {told['mean']:+.5f}{spread}"
+    return f"{told['scored']} scored: {gap}; {told['inside']} of them inside the interval."
 
 
 def table(entries: list[Entry]) -> pd.DataFrame:
