@@ -4,17 +4,17 @@ python sweeps/download.py                      Digit Recognizer's, into data/
 python sweeps/download.py flowers              another's, unpacked into data/flowers/
 """
 
+import re
 import sys
 import time
 from pathlib import Path
 
 from sweeps.compete import archive
 from sweeps.compete.client import Away, Kaggle, readable_by_others
-from sweeps.flags import check_name
 from trainable import files
 from trainable.datasets import DATA, digit_recognizer
 from trainable.datasets.competition import FILE
-from trainable.errors import Parser, run
+from trainable.errors import BadInput, Parser, run
 
 HOME = "digit-recognizer"
 
@@ -85,7 +85,8 @@ def parse(arguments: list[str]):
     p.add_argument("slug", nargs="?", default=HOME, help="the last part of kaggle.com/competitions/SLUG")
     p.add_argument("--data", type=Path, default=DATA, help="the folder that it comes into")
     args = p.parse_args(arguments)
-    check_name("slug", args.slug)
+    if not re.fullmatch(r"\w[\w-]{0,99}", args.slug):
+        raise BadInput(f"{args.slug!r} is no competition's name, which is the last part of kaggle.com/competitions/SLUG")
     return args
 
 

@@ -272,7 +272,7 @@ def test_credentials_that_everyone_can_read(name, site, command, results, swept,
     [
         (401, "does not accept the credentials in KAGGLE_API_TOKEN"),
         (403, "does not let you into flowers: accept its rules at https://www.kaggle.com/competitions/flowers/rules"),
-        (404, "Kaggle has no competition 'flowers' that takes submissions"),
+        (404, "Kaggle has no competition 'flowers', or it is closed"),
     ],
 )
 def test_what_kaggle_refuses(code, says, site, refuses, results, swept):

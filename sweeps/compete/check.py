@@ -10,7 +10,7 @@ from trainable.errors import BadInput
 def check(path: Path, data: Dataset):
     """Raises BadInput, in one line, unless the file has the two columns, a row for each image to predict, in their order, and
     labels that there are."""
-    name = path.name
+    name = f"{path.parent.name}/{path.name}"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.reader(file))

@@ -121,7 +121,7 @@ class Kaggle:
             where = f"https://www.kaggle.com/competitions/{self.slug}/rules"
             return BadInput(f"Kaggle does not let you into {self.slug}: accept its rules at {where}")
         if code == 404:
-            return BadInput(f"Kaggle has no competition {self.slug!r} that takes submissions; see kaggle.com/competitions")
+            return BadInput(f"Kaggle has no competition {self.slug!r}, or it is closed; see kaggle.com/competitions")
         if code == 429:
             return Away("Kaggle asks for a pause (429)")
         if code >= 500:

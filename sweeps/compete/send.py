@@ -72,7 +72,7 @@ class Desk:
     def await_scores(self, entries: list[Entry], seconds: float) -> list[Entry]:
         """Look at once, and then until all of them have a score or an error, or the time is over."""
         until, polls, waiting = time.monotonic() + seconds, iter(POLLS), list(entries)
-        pause = 0.0
+        pause, said = 0.0, ""
         while True:
             listed = {one["ref"]: one for one in self.kaggle.submissions()}
             waiting = [self._scored(entry, listed.get(entry.ref, {})) for entry in waiting]
@@ -80,7 +80,10 @@ class Desk:
             if all(entry.state != "pending" for entry in waiting) or left <= 0:
                 return waiting
             pause = next(polls, pause)
-            self.say(f"Waiting for a score, {left / 60:.0f} more minutes at most.")
+            now = f"Waiting for a score, {math.ceil(left / 60)} more minutes at most."
+            if now != said:
+                said = now
+                self.say(said)
             time.sleep(min(pause, left))
 
     def _found(self, entry: Entry) -> str | None:

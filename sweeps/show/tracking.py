@@ -264,14 +264,15 @@ class Tracker:
 
 
 def score(uri: str, experiment: str, sweep: str, value: float):
-    """Log what the competition gave a sweep's predictions into its run, as kaggle_score. Raises what MLflow raises."""
+    """Log what the competition gave a sweep's predictions into its run, if it has one, as kaggle_score. Raises what MLflow
+    raises."""
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
-    home = client.get_experiment_by_name(experiment).experiment_id
-    runs = client.search_runs([home], f"tags.sweep = '{sweep}'", max_results=1000, order_by=["attributes.start_time ASC"])
-    parent = next(run for run in runs if "trial" not in run.data.tags)
-    client.log_metric(parent.info.run_id, "kaggle_score", value)
+    home = client.get_experiment_by_name(experiment)
+    asked = f"tags.sweep = '{sweep}' and tags.mlflow.runName = '{sweep}'"  # the sweep's own, of all that it has
+    for run in client.search_runs([home.experiment_id], asked) if home else ():
+        client.log_metric(run.info.run_id, "kaggle_score", value)
 
 
 def _started(trial: dict) -> dict:
