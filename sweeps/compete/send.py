@@ -11,7 +11,7 @@ from trainable.datasets.competition import METRICS
 from trainable.errors import BadInput
 
 TRIES = 3  # to send a file that did not arrive
-LOOKS = (2.0, 10.0)  # seconds before each look whether it arrived: the list may lag behind
+LOOKS = (2.0, 10.0, 30.0)  # seconds before each look whether it arrived: the list may lag behind
 POLLS = (5.0, 10.0, 20.0, 40.0, 60.0)  # seconds between looks for a score, the last again and again
 
 
