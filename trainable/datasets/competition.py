@@ -60,7 +60,7 @@ def read_sample(source: Path | io.BytesIO) -> tuple[tuple[str, str], list[str]]:
         raise BadInput(f"there is no {source}; it should be the competition's sample submission") from missing
     except (OSError, ValueError) as wrong:
         raise BadInput(f"cannot read {name}: {wrong}") from wrong
-    header, *rows = list(csv.reader(io.StringIO(text))) or [[]]
+    header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
     if len(header) != 2 or any(len(row) != 2 for row in rows):
         raise BadInput(f"{name} has {len(header)} columns; a sample submission has two, ids and labels, in every row")
     ids = [row[0] for row in rows]

@@ -1,236 +1,27 @@
-"""From the data to the score: the real client of Kaggle's against a server of the tests' own. faults.md 30, 32 to 37."""
+"""From a sweep's predictions to the score. The real client of Kaggle's against a server of the tests' own. faults.md 32 to 37."""
 
-import io
 import json
 import math
-import os
 import re
-import stat
 import subprocess
 import sys
-import zipfile
-from pathlib import Path
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pytest
-from kaggle_site import TOKEN, Site, serving, zipped
-from PIL import Image
+from competitions import DIGITS, SAMPLE, share_right
+from kaggle_site import TOKEN, zipped
 from running import ROOT, SWEEP, new_mlflow
 
 from sweeps import arch_sweep, download, submit
-from sweeps.compete import archive, client, send
 from sweeps.compete.ledger import Entry, Ledger, calibration
 from trainable import files
 from trainable.datasets import load
 from trainable.errors import BadInput
 
-TRAIN = "label," + ",".join(f"pixel{i}" for i in range(784)) + "\n"
-TRAIN += "".join(f"{i % 10}," + ",".join(["0"] * 783 + [str(i)]) + "\n" for i in range(60))
-TEST = ",".join(f"pixel{i}" for i in range(784)) + "\n" + "".join(",".join(["0"] * 783 + [str(i)]) + "\n" for i in range(7))
-SAMPLE = "ImageId,Label\n" + "".join(f"{i},0\n" for i in range(1, 8))
-DIGITS = {"train.csv": TRAIN, "test.csv": TEST, "sample_submission.csv": SAMPLE}
-FLOWERS = 30  # to predict
-
-
-def picture(kind: str, seed: int) -> bytes:
-    """A red rose or a blue tulip."""
-    pixels = np.random.default_rng(seed).integers(0, 60, (12, 12, 3), dtype=np.uint8)
-    pixels[..., 0 if kind == "rose" else 2] += 150
-    out = io.BytesIO()
-    Image.fromarray(pixels).save(out, "PNG")
-    return out.getvalue()
-
-
-def kind_of(i: int) -> str:
-    return "rose" if i * 7 % 3 else "tulip"
-
-
-def flowers() -> dict[str, bytes | str]:
-    """Another competition of this kind: images in folders, words for labels, ids without an ending and in disorder."""
-    members = {f"train/{kind}/{i}.png": picture(kind, i) for kind in ("rose", "tulip") for i in range(80)}
-    members |= {f"test/{i:04d}.png": picture(kind_of(i), 1000 + i) for i in range(FLOWERS)}
-    ids = sorted(range(FLOWERS), key=lambda i: i * 13 % 31)
-    return members | {"sample_submission.csv": "id,species\n" + "".join(f"{i:04d},rose\n" for i in ids)}
-
-
-def share_right(content: bytes) -> float:
-    rows = [line.split(",") for line in content.decode().split()[1:]]
-    return sum(kind_of(int(i)) == label for i, label in rows) / len(rows)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """The pauses are shorter; the rest is as it is."""
-    monkeypatch.setattr(client, "PAUSES", (0.05, 0.05))
-    monkeypatch.setattr(client, "SILENCE", 5.0)
-    monkeypatch.setattr(send, "LOOKS", (0.05, 0.1))
-    monkeypatch.setattr(send, "POLLS", (0.1,))
-
-
-@pytest.fixture
-def site(tmp_path, monkeypatch):
-    """A Kaggle that has the flowers; this process and the client's see it, with good credentials."""
-    site = Site("flowers", zipped(flowers()), share_right)
-    with serving(site, tmp_path / "home") as env:
-        for name in [name for name in os.environ if name.startswith("KAGGLE")]:
-            monkeypatch.delenv(name)
-        for name in ("HOME", "KAGGLE_API_ENVIRONMENT", "HTTP_PROXY"):
-            monkeypatch.setenv(name, env[name])
-        monkeypatch.setenv("KAGGLE_API_TOKEN", TOKEN)
-        yield site
-    kept = [path for path in tmp_path.rglob("*") if path.is_file() and TOKEN.encode() in path.read_bytes()]
-    assert all("home" in path.parts for path in kept), "credentials lie nowhere else"
-
-
-@pytest.fixture
-def results(tmp_path):
-    return tmp_path / "results"
-
-
-@pytest.fixture
-def swept(tmp_path, results):
-    """swept(name, errors) -> the folder of a sweep of the flowers that has ended, as far as submit.py looks at it."""
-    root = tmp_path / "data" / "flowers"
-    with zipfile.ZipFile(io.BytesIO(zipped(flowers()))) as whole:
-        whole.extractall(root)
-    (root / "competition.toml").write_text('slug = "flowers"\n')
-    data = load(f"folder:{root}", tmp_path / "data")
-
-    def swept(name: str, errors: int = 2) -> Path:
-        folder = results / name
-        folder.mkdir(parents=True)
-        asked = {"dataset": f"folder:{root}", "image_size": None}
-        about = {"arguments": asked, "data": {"fingerprint": data.fingerprint}}
-        files.write_json(folder / "sweep.json", about)
-        (folder / "predictions.parquet").touch()
-        judged = {"errors": errors, "images": 160, "error": errors / 160}
-        told = {
-            "judged": judged,
-            "judged_on": {"split": "out of fold"},
-            "method": "mean",
-            "members": [0],
-            "submission": "unlabelled",
-        }
-        files.write_json(folder / "ensemble.json", told)
-        wrong = {"rose": "tulip", "tulip": "rose"}
-        right = [kind_of(int(i)) for i in data.unlabelled.ids]
-        labels = [label if n >= errors else wrong[label] for n, label in enumerate(right)]
-        rows = "".join(f"{i},{label}\n" for i, label in zip(data.unlabelled.ids, labels, strict=True))
-        (folder / "submission.csv").write_text(f"id,species\n{rows}")
-        return folder
-
-    return swept
-
 
 def entries(results) -> list[Entry]:
     return Ledger(results).entries()
-
-
-# The data
-
-
-def test_the_competitions_data_come(site, command, tmp_path):
-    site.slug, site.archive = "digit-recognizer", zipped(DIGITS)
-    status, said, _ = command(download.main, "--data", tmp_path / "data")
-    assert status == 0
-    path = tmp_path / "data" / "digit-recognizer.zip"
-    assert path.read_bytes() == site.archive
-    kept = json.loads((tmp_path / "data" / "digit-recognizer.json").read_text())
-    assert kept["sha256"] == files.digest(path)
-    assert kept["members"] == {name: len(content) for name, content in DIGITS.items()}
-    assert kept["sha256"] in said
-    assert len(load("digit-recognizer", tmp_path / "data").unlabelled) == 7
-    assert command(download.main, "--data", tmp_path / "data")[:2] == (0, f"{path} is there already.\n")
-    assert site.calls["DownloadDataFiles"] == 1
-    assert {item.name for item in (tmp_path / "data").iterdir()} == {path.name, "digit-recognizer.json", ".cache"}
-
-
-def test_another_competitions_data_come(site, command, tmp_path):
-    status, said, _ = command(download.main, "flowers", "--data", tmp_path / "data")
-    assert status == 0
-    root = tmp_path / "data" / "flowers"
-    assert f"--dataset folder:{root}" in said
-    data = load(f"folder:{root}", tmp_path / "data")
-    assert (data.competition.slug, data.competition.metric) == ("flowers", "accuracy")
-    assert (data.id_column, data.label_column) == ("id", "species")
-    assert data.unlabelled.ids.tolist()[:4] == [line.split(",")[0] for line in flowers()["sample_submission.csv"].split()[1:5]]
-    red = data.unlabelled.images[:, 0].mean(axis=(1, 2)) > 100
-    assert red.tolist() == [kind_of(int(i)) == "rose" for i in data.unlabelled.ids], "each id has its own image"
-
-
-def symlink() -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as whole:
-        link = zipfile.ZipInfo("passwords")
-        link.external_attr = (stat.S_IFLNK | 0o777) << 16
-        whole.writestr(link, "/etc/passwd")
-    return out.getvalue()
-
-
-WITHOUT = TRAIN.replace("pixel783\n", "pixels\n", 1)
-BAD = {
-    "a bomb": (zipped({**DIGITS, "zeros.bin": b"\0" * (8 << 20)}), r"'zeros.bin' would unpack to \d,?\d+ times its size"),
-    "truncated": (zipped(DIGITS)[:3000], "is not a whole zip file"),
-    "damaged": (zipped(DIGITS).replace(b"PK\x03\x04", b"PK\x03\x05", 1), "is not a whole zip file"),
-    "climbs out": (zipped({**DIGITS, "../climbed.csv": "no"}), "'../climbed.csv' would be written outside of its folder"),
-    "a link": (symlink(), "'passwords' is no plain file"),
-    "no archive": (b"<html>Sign in</html>", "is not a whole zip file"),
-    "another column": (
-        zipped({**DIGITS, "train.csv": WITHOUT}),
-        "train.csv has 785 columns, label to pixels; it should have 785",
-    ),
-    "no sample": (zipped({"train.csv": TRAIN, "test.csv": TEST}), "has no sample_submission.csv"),
-    "another sample": (
-        zipped({**DIGITS, "sample_submission.csv": "id,label\n1,0\n"}),
-        "should have ImageId, from 1 to 7, and Label",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_what_is_no_data_is_refused(name, site, command, tmp_path):
-    site.slug, site.archive = "digit-recognizer", BAD[name][0]
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "mine.csv").write_text("stays")
-    status, _, said = command(download.main, "--data", data)
-    (line,) = [line for line in said.splitlines() if "%|" not in line and line]  # beside the client's bar
-    assert status == 2
-    assert re.search(BAD[name][1], line)
-    assert {path.name: path.read_text() for path in data.iterdir() if path.is_file()} == {"mine.csv": "stays"}
-    assert not (tmp_path / "climbed.csv").exists()
-
-
-def test_nothing_is_unpacked_over_what_is_there(site, command, tmp_path):
-    (tmp_path / "data" / "flowers").mkdir(parents=True)
-    status, said, _ = command(download.main, "flowers", "--data", tmp_path / "data")
-    assert (status, said) == (0, f"{tmp_path / 'data' / 'flowers'} is there already.\n")
-    assert not site.calls
-
-
-def test_a_download_that_was_cut_off_goes_on(site, command, monkeypatch, tmp_path):
-    """No byte for too long: what there is stays, and the rest is fetched. A stopped one goes on at the next call."""
-    monkeypatch.setattr(client, "SILENCE", 1.5)
-    noise = np.random.default_rng(0).integers(0, 256, 4 << 20, dtype=np.uint8).tobytes()
-    site.slug, site.archive = "digit-recognizer", zipped({**DIGITS, "noise.bin": noise})
-    site.faults["file"], site.for_ever = ["hang"], True
-    status, _, said = command(download.main, "--data", tmp_path / "data")
-    assert status == 1
-    assert "Kaggle did not answer" in said
-    assert "call this again" in said
-    (part,) = [path for path in (tmp_path / "data" / ".digit-recognizer.download").iterdir() if path.suffix == ".zip"]
-    assert 0 < part.stat().st_size < len(site.archive)
-    assert not (tmp_path / "data" / "digit-recognizer.zip").exists()
-    site.faults.clear()
-    sent = site.bytes_sent
-    assert command(download.main, "--data", tmp_path / "data")[0] == 0
-    assert site.bytes_sent - sent < len(site.archive), "not from its beginning"
-    assert (tmp_path / "data" / "digit-recognizer.zip").read_bytes() == site.archive
-
-
-# Credentials, and what Kaggle refuses
 
 
 def test_no_credentials(site, refuses, results, swept, monkeypatch):
@@ -283,13 +74,6 @@ def test_what_kaggle_refuses(code, says, site, refuses, results, swept):
     assert [entry.state for entry in entries(results)] == ["waiting"]
 
 
-def test_rules_that_are_not_accepted_stop_a_download(site, refuses, tmp_path):
-    site.accepted = False
-    said = refuses(download.main, "flowers", "--data", tmp_path / "data")
-    assert "accept its rules at https://www.kaggle.com/competitions/flowers/rules" in said
-    assert list((tmp_path / "data").glob("flow*")) == []
-
-
 @pytest.mark.parametrize("fault", ["429", "500", "503", "lost"])
 def test_what_passes_is_waited_for(fault, site, command, results, swept):
     """What only asks is asked again; exactly one submission in the end."""
@@ -317,9 +101,6 @@ def test_what_does_not_pass_waits(fault, site, command, results, swept, monkeypa
     status, said, _ = command(submit.main, "--pending", "--results", results)
     assert status == 0, said
     assert (len(site.submissions), entries(results)[0].state) == (1, "scored")
-
-
-# Once, and not more often than may be
 
 
 @pytest.mark.parametrize("name", ["CreateSubmission", "upload", "StartSubmissionUpload"])
@@ -501,28 +282,6 @@ def test_what_belongs_to_no_competition(refuses, results, swept, tmp_path):
     )
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("slug = 3", "slug is missing"),
-        ("slug = ", "cannot read"),
-        ('slug = "flowers"\nmetrics = "accuracy"', "unknown key in competition.toml 'metrics'; known: slug, sample, metric"),
-        ('slug = "flowers"\nmetric = "f1"', "unknown metric in competition.toml 'f1'; known: accuracy, error"),
-        ('slug = "flowers"\nsample = "other.csv"', "there is no"),
-        ('slug = "flowers"\nsample = "three.csv"', "has 3 columns; a sample submission has two"),
-        ('slug = "flowers"\nsample = "twice.csv"', "an id is missing or there twice"),
-        ('slug = "flowers"\nsample = "strange.csv"', "asks for '0100', and no image to predict is called so"),
-    ],
-)
-def test_a_competition_that_is_described_wrongly(text, says, swept, tmp_path):
-    root = tmp_path / "data" / "flowers"
-    for name, content in (("three", "a,b,c\n1,2,3\n"), ("twice", "id,b\nx,2\nx,3\n"), ("strange", 'id,b\n"0100",rose\nx,rose\n')):
-        (root / f"{name}.csv").write_text(content)
-    (root / "competition.toml").write_text(text)
-    with pytest.raises(BadInput, match=re.escape(says)):
-        load(f"folder:{root}", tmp_path / "data")
-
-
 def test_calibration():
     one = Entry("c", "d", "s", "0" * 64, "accuracy", 0.99, 0.98, 0.995, "out of fold", 100, "m", state="scored", score=0.992)
     other = Entry("c", "d", "t", "1" * 64, "accuracy", 0.99, 0.98, 0.995, "out of fold", 100, "m", state="scored", score=0.998)
@@ -532,18 +291,6 @@ def test_calibration():
     assert (told["scored"], told["inside"]) == (2, 1)
     assert told["mean"] == pytest.approx(0.005)
     assert told["sd"] == pytest.approx(0.006 / math.sqrt(2))
-
-
-def test_an_archive_that_is_too_large_for_the_disk(tmp_path, monkeypatch):
-    path = tmp_path / "a.zip"
-    path.write_bytes(zipped({"a.txt": "x" * 100}))
-    monkeypatch.setattr("shutil.disk_usage", lambda _: type("", (), {"free": 10}))
-    with pytest.raises(BadInput, match="and 0.0 are free; make room"):
-        archive.unpack(path, tmp_path / "to")
-    assert not (tmp_path / "to").exists()
-
-
-# All of it
 
 
 @pytest.mark.full
