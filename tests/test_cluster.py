@@ -101,7 +101,7 @@ def open_ports(host: str) -> list[int]:
 
 def test_a_sweep_submitted_from_outside(site):
     folder = site.submit("first", "--trials", "8", "--max-epochs", "4")
-    wait(lambda: ended(folder), 300)
+    wait(lambda: ended(folder) and (folder / "report.html").exists(), 300)
     fetched = site.fetch("first")
     check_folder(fetched)
     assert exact(fetched, 8) == []
@@ -161,7 +161,7 @@ def test_a_worker_with_a_wrong_token(site):
 
 def test_two_sweeps_share_a_cluster(site):
     """The second gets its half while the first runs; neither loses anything."""
-    first = site.submit("large", "--trials", "18", "--max-epochs", "4")
+    first = site.submit("large", "--trials", "18", "--max-epochs", "8")  # long, or its trials make room by ending
     wait(lambda: reported(first, 6), 200)
     second = site.submit("small", "--trials", "4", "--max-epochs", "1")
     wait(lambda: ended(second), 300)
