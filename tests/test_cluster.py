@@ -100,11 +100,11 @@ def open_ports(host: str) -> list[int]:
 
 
 def test_a_sweep_submitted_from_outside(site):
-    folder = site.submit("first", "--trials", "8", "--max-epochs", "4")
+    folder = site.submit("first", "--trials", "12", "--max-epochs", "8")
     wait(lambda: ended(folder) and (folder / "report.html").exists(), 300)
     fetched = site.fetch("first")
     check_folder(fetched)
-    assert exact(fetched, 8) == []
+    assert exact(fetched, 12) == []
     where = {row["metrics"]["node_ip"] for row in read(fetched / "record.db")[1]}
     assert where == {site.hosts.address(i) for i in site.hosts.numbers}, "every machine trains"
     for i in (2, 3):
