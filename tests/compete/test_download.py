@@ -17,6 +17,8 @@ from trainable import files
 from trainable.datasets import load
 from trainable.errors import BadInput
 
+pytestmark = pytest.mark.full
+
 
 def test_the_competitions_data_come(site, command, tmp_path):
     site.slug, site.archive = "digit-recognizer", zipped(DIGITS)

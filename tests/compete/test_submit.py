@@ -19,6 +19,8 @@ from trainable import files
 from trainable.datasets import load
 from trainable.errors import BadInput
 
+pytestmark = pytest.mark.full
+
 
 def entries(results) -> list[Entry]:
     return Ledger(results).entries()
@@ -293,7 +295,6 @@ def test_calibration():
     assert told["sd"] == pytest.approx(0.006 / math.sqrt(2))
 
 
-@pytest.mark.full
 def test_the_whole_loop(site, command, results, tmp_path):
     """Data, sweep, submission, score; and all of it again, which sends nothing that is not better."""
     assert command(download.main, "flowers", "--data", tmp_path / "data")[0] == 0
