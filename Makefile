@@ -35,7 +35,7 @@ test-cluster: $(STAMP) ## clusters of three hosts on this machine, a quarter of 
 	$(RUN) -m pytest -m hosts
 
 test-fast: $(STAMP) ## the tests that take no more than a few seconds each
-	$(RUN) -m pytest -m "not full and not gpu and not hosts and not long"
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not full and not gpu and not hosts and not long"
 
 lint: $(STAMP) ## style
 	$(VENV)/bin/ruff check .
