@@ -47,14 +47,14 @@ class RayTrial(tune.Trainable):
         config: dict,
         data: Dataset,
         keeper,
-        rungs: list[float],
+        rungs: list[float],  # shares of a trial's epochs
         threads: int,
         device: str | None,
         views: int = 1,
         teachers: Mapping[int, np.ndarray] | None = None,
     ):
         torch.set_num_threads(threads)
-        self.data, self.keeper, self.rungs, self.device = data, keeper, rungs, device
+        self.data, self.keeper, self.shares, self.device = data, keeper, rungs, device
         self.views, self.teachers = views, teachers or {}
         self.process = ray.get_runtime_context().get_node_id(), os.getpid()
         self.reset_config(config)
@@ -115,6 +115,7 @@ class RayTrial(tune.Trainable):
     def _begin(self):
         """From the state that lies at the keeper, if there is one that fits; else from the start."""
         self.config = TrialConfig.from_flat(self.flat)
+        self.rungs = [share * self.config.epochs for share in self.shares]
         self.own = of_fold(self.data, self.config.folds, self.config.fold)
         if self.config.unlabelled:
             if self.config.fold not in self.teachers:

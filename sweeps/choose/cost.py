@@ -1,7 +1,7 @@
-"""What a network costs: parameters, multiplications, and milliseconds a prediction."""
+"""What a network costs: parameters, multiplications, an epoch, and milliseconds a prediction."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import ray
@@ -14,10 +14,14 @@ from trainable import engine
 from trainable.archs import build_network
 from trainable.archs.torchvision_fit import shapes_of
 from trainable.config import TrialConfig
+from trainable.datasets.container import Dataset
+from trainable.fit import fit
+from trainable.footprint import WARM as WARM_STEPS
 
 BATCHES = (1, 128)  # images at a time: one that waits for its answer, and many
 WARM = 3  # runs before the first that counts
 LEAST, MOST, SECONDS = 9, 1000, 2.0  # runs that count, and for how long
+TIMED_STEPS = 3  # of a training; the median counts
 
 
 def size(config: TrialConfig, data) -> tuple[int, int]:
@@ -33,6 +37,47 @@ def size(config: TrialConfig, data) -> tuple[int, int]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty(1, *data.in_shape, device="meta"))
     return sum(p.numel() for p in network.parameters()), counter.get_total_flops() // 2
+
+
+def epoch_seconds(configs: Sequence[TrialConfig], data: Dataset, places, warn: Callable[[str], None]) -> list[float | None]:
+    """Measure how long an epoch of each training takes on one slot, with every slot busy.
+
+    Args:
+        places: has the cpus, gpus and device of a trial.
+        warn: hears in one line of each that could not be measured.
+
+    Returns:
+        Seconds, in the order of `configs`; None for one that could not be measured.
+    """
+    # max_calls: a process ends with its measurement, and so does its hold on a GPU.
+    calls = 1 if places.gpus else 0
+    task = ray.remote(_epoch_seconds).options(num_cpus=places.cpus, num_gpus=places.gpus, max_calls=calls)
+    shared = ray.put(data)
+    running = [task.remote(config, shared, places.cpus, places.device) for config in configs]
+    out = []
+    for config, result in zip(configs, running, strict=True):
+        try:
+            out.append(ray.get(result))
+        except ray.exceptions.RayError as wrong:
+            warn(f"{config.arch} could not be timed: {str(wrong).strip().splitlines()[-1]}")
+            out.append(None)
+    return out
+
+
+def _epoch_seconds(config: TrialConfig, data: Dataset, threads: int, device: str | None) -> float:
+    torch.set_num_threads(threads)
+    steps = fit(config, data, device)
+    _, state = next(steps)
+    if state.plan.device.type == "cuda":
+        for _ in range(WARM_STEPS):  # until its graph is captured
+            next(steps)
+    times = []
+    for _ in range(TIMED_STEPS):
+        began = time.perf_counter()
+        metrics, state = next(steps)
+        metrics["loss"].item()  # a GPU has finished the step
+        times.append(time.perf_counter() - began)
+    return float(np.median(times)) * state.steps_per_epoch
 
 
 def latencies(networks: list[Network], places, warn: Callable[[str], None], seconds: float = SECONDS) -> list[dict]:

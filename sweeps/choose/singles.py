@@ -1,8 +1,11 @@
-"""Every network of a sweep by itself: its scores, its submission, its time."""
+"""Every network of a sweep by itself: its scores, its submission, its time; and a vote of some."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from sweeps.choose.combine import combined
 from sweeps.choose.cost import latencies
 from sweeps.choose.members import find, predict_all
 from sweeps.choose.scored import score
@@ -35,6 +38,41 @@ def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> li
             write_submission(folder / row["submission"], data, splits[asked], answers[asked])
         rows.append(row)
     return rows
+
+
+def vote(folder: Path, data: Dataset, archs: Sequence[str]) -> dict:
+    """Combine networks of a sweep that `judge` has asked by majority vote; write `submissions/vote.csv`.
+
+    Nothing is chosen: who votes is given, and each has one ballot. The mean of the probabilities
+    decides a tie.
+
+    Args:
+        archs: the architectures that vote, each of which has left a network.
+
+    Returns:
+        `archs`, errors and losses on val and test, and the `submission`, as `judge` returns them.
+    """
+    by_arch = {member.arch: member for member in find(folder)}
+    voters = [by_arch[arch] for arch in archs]
+    equal = np.full(len(voters), 1 / len(voters))
+
+    def together(probs: list[np.ndarray]) -> np.ndarray:
+        return combined("vote", np.stack(probs), equal)
+
+    out = {"archs": list(archs)}
+    out |= _score("val", together([member.val for member in voters]), data.val.labels)
+    probs = {
+        name: together([member.networks[0].probs[name] for member in voters])
+        for name in ("test", "unlabelled")
+        if len(getattr(data, name))
+    }
+    if "test" in probs:
+        out |= _score("test", probs["test"], data.test.labels)
+    if probs:
+        asked = list(probs)[-1]
+        out["submission"] = "submissions/vote.csv"
+        write_submission(folder / out["submission"], data, getattr(data, asked), probs[asked])
+    return out
 
 
 def _score(split: str, probs, labels) -> dict:

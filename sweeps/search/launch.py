@@ -163,7 +163,8 @@ def run_search(
     search.record.listeners = (*listeners, forget)
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(sys.maxsize)  # our searcher says how many; Tune would ask for one at a time
     searcher = TuneSearcher(search, places)
-    shared = {"data": data, "keeper": keeper, "rungs": search.rungs, "threads": places.cpus}
+    shares = [budget / search.rungs[-1] for budget in search.rungs]
+    shared = {"data": data, "keeper": keeper, "rungs": shares, "threads": places.cpus}
     each = {"CPU": places.cpus, "GPU": places.gpus}
     shared |= {"device": places.device, "views": views, "teachers": teachers}
     tuner = tune.Tuner(

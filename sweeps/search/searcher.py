@@ -67,6 +67,7 @@ class Search:
         seed: of the first trial; each next one has one more. None: the space says.
         is_over: whether to start no more.
         again: numbers of trials to train again, though they have ended: their networks are lost.
+        own_epochs: let the space set the epochs of each trial; `rungs` are then shares of these.
     """
 
     def __init__(
@@ -83,10 +84,11 @@ class Search:
         is_over: Callable[[], bool] = lambda: False,
         again: Iterable[int] = (),
         refits: Sequence[int] | None = None,
+        own_epochs: bool = False,
     ):
         self.space, self.record, self.sampler, self.scheduler = space, record, sampler, scheduler
         self.rungs, self.metric, self.trials, self.seed, self.is_over = rungs, metric, trials, seed, is_over
-        self.memory, self.refits = Memory(), refits
+        self.memory, self.refits, self.own_epochs = Memory(), refits, own_epochs
         self.study = optuna.create_study(storage=self.memory, direction="minimize")
         self.started = 0  # not len(study.trials): that counts what is enqueued
         self.next = 0  # number in the record
@@ -122,8 +124,10 @@ class Search:
         number, of = self.next, self.refits[self.started] if self.refits is not None else None
         self.study.sampler = self.sampler(seed_of(self.seed or 0, number))
         trial = self.study.ask()
-        seed = {} if self.seed is None else {"seed": self.seed + number}
-        config = draw_config(self.space, trial, epochs=self.rungs[-1], **seed).flat()
+        fixed = {} if self.seed is None else {"seed": self.seed + number}
+        if not self.own_epochs:
+            fixed["epochs"] = self.rungs[-1]
+        config = draw_config(self.space, trial, **fixed).flat()
         self.started, self.next, self._places[number] = self.started + 1, number + 1, trial.number
         self._running[number] = _Running(config, {}, starts=1)
         self.record.trial_started(number, config, trial.params, distributions_of(trial), of)

@@ -89,6 +89,8 @@ def space_of(archs: Mapping[str, Callable[[object], dict]]) -> Space:
 
 def _start(arch: str, own: dict) -> dict:
     knobs = {f"{arch}.{knob}": value for knob, value in ARCHS[arch].DEFAULTS.items()}
+    if arch in ZOO:
+        knobs[f"{arch}.stem_stride"] = 4  # the cheapest: the search draws numbers, and no rule
     return {"arch": arch, **knobs, **START, **own}
 
 

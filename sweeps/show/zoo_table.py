@@ -112,6 +112,22 @@ def notes(table: pd.DataFrame) -> list[str]:
     return out + [f"{row['arch']}, {row['state']}: {row['reason']}" for _, row in ended.iterrows()]
 
 
+def words_of_vote(voted: Mapping, val: int) -> list[str]:
+    """Return a paragraph on a majority vote, of `singles.vote`; none where there was none.
+
+    Args:
+        val: images.
+    """
+    if not voted:
+        return []
+    text = (
+        f"Majority vote of {', '.join(voted['archs'])}: {voted['val_errors']} errors of {val:,} on val ({voted['val_error']:.2%})"
+    )
+    if "test_error" in voted:
+        text += f", {voted['test_errors']} on test ({voted['test_error']:.2%})"
+    return [text + (f"; {voted['submission']}" if "submission" in voted else "") + "."]
+
+
 def _text(value, form: str) -> str:
     return "-" if pd.isna(value) else format(value, form)
 

@@ -20,6 +20,7 @@ from rich.console import Console
 
 from sweeps import zoo
 from sweeps.choose import cost
+from sweeps.choose.members import find as members_of
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.record import Record, read
 from sweeps.search.scheduler import SCHEDULERS
@@ -183,10 +184,65 @@ def test_one_recipe(tmp_path):
     assert drawn[1]["convnet.width"] == 16
 
 
+def test_what_suits_a_network():
+    """A network without BatchNorm learns at a lower rate after a longer warm-up; `--set` has the last word."""
+    args = asked(
+        "--archs",
+        "squeezenet1_0,resnet18,vgg11",
+        "--set",
+        "squeezenet1_0.lr=0.003",
+        "--set",
+        "resnet18.batch_size=64",
+        "--epochs",
+        "2",
+    )
+    squeezenet, resnet, vgg = (zoo.recipe(args, arch) for arch in args.archs)
+    plain = TrialConfig()
+    assert vgg.lr < resnet.lr == 0.002
+    assert squeezenet.lr == 0.003
+    assert squeezenet.warmup == vgg.warmup > resnet.warmup == plain.warmup
+    assert {config.clip for config in (squeezenet, resnet, vgg)} == {1}
+    assert [config.batch_size for config in (squeezenet, resnet, vgg)] == [128, 64, 128]
+
+
+def test_stem_is_for_every_torchvision_network():
+    args = asked("--archs", "resnet18,convnet,squeezenet1_1", "--stem", "fine", "--set", "squeezenet1_1.stem_stride=1")
+    stems = [zoo.recipe(args, arch).knobs.get("stem_stride") for arch in args.archs]
+    assert stems == ["fine", None, 1]
+    assert zoo.recipe(asked(), "resnet18").knobs["stem_stride"] == "auto"
+
+
+@pytest.mark.parametrize("slots", [1, 2, 16])
+@pytest.mark.parametrize("seconds", [100.0, 10_000.0])
+def test_time_is_shared_out(slots, seconds):
+    """All fits, little is left over, and what is cheaper trains longer but not as much longer as it is cheaper."""
+    times = {"large": 1000.0, "middle": 100.0, "small": 10.0, "twin": 10.0}
+    extra = 0.01
+    epochs = zoo.share_out(times, seconds, slots, extra)
+    jobs = [times[arch] * (epochs[arch] + extra) for arch in times]
+    assert zoo.makespan(sorted(jobs, reverse=True), slots) <= 1.01 * seconds
+    if max(epochs.values()) < zoo.MOST_EPOCHS:
+        assert zoo.makespan(sorted(jobs, reverse=True), slots) >= 0.97 * seconds
+        assert epochs["middle"] / epochs["large"] == pytest.approx(10**0.5, rel=0.02)
+        assert epochs["small"] == epochs["twin"]
+
+
+def test_time_that_is_too_short_or_too_long_to_share_out():
+    assert zoo.share_out({"one": 100.0}, 0.0, 2, 0.1) == {"one": zoo.LEAST_EPOCHS}
+    assert zoo.share_out({"one": 100.0}, 1e9, 2, 0.1) == {"one": zoo.MOST_EPOCHS}
+    assert zoo.share_out({}, 100.0, 2, 0.1) == {}
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--archs", "resnet18,resnet19"], "unknown architecture 'resnet19'; known: eleven, own, all, convnet, "),
+        (["--stem", "coarse"], "unknown stem 'coarse'; known: auto, published, fine"),
+        (["--set", "mnasnet0_5.stem_stride=3"], "unknown mnasnet0_5.stem_stride 3"),
+        (["--epochs", "1", "--time-budget", "1h"], "give one of them"),
+        (["--time-budget", "soon"], "--time-budget 'soon' is not a time"),
+        (["--vote", "resnet18,mnasnet0_5"], "unknown architecture to vote, among those of --archs 'resnet18'; known: mnasnet0_5"),
+        (["--vote", "mnasnet0_5"], "--vote mnasnet0_5: give at least two networks, each once"),
+        (["--archs", "resnet18,resnet19"], "unknown architecture 'resnet19'"),
         (["--archs", ""], "unknown architecture ''"),
         (["--epochs", "0"], "--epochs: '0' is not a number above 0"),
         (["--set", "lr"], "--set lr: write KEY=VALUE"),
@@ -240,8 +296,11 @@ def check_folder(folder: Path, sample: Dataset) -> pd.DataFrame:
 
 @pytest.mark.full
 def test_a_zoo(tmp_path, sample):
-    """Two cheap networks, from the command to the files."""
-    sweep = start(tmp_path, "--archs", "mnasnet0_5,convnet", "--epochs", "0.1", "--set", "convnet.width=8")
+    """Two cheap networks and their vote, from the command to the files."""
+    sweep = start(
+        tmp_path, "--archs", "mnasnet0_5,convnet", "--epochs", "0.1",
+        "--set", "convnet.width=8", "--vote", "convnet,mnasnet0_5",
+    )  # fmt: skip
     said = finish(sweep)
     assert sweep.returncode == 0, said
     table = check_folder(tmp_path / "z", sample)
@@ -256,16 +315,58 @@ def test_a_zoo(tmp_path, sample):
     assert [t["config"]["arch"] for t in trials] == sorted(macs.index, key=lambda arch: -macs[arch]), "the slowest first"
     assert {t["config"]["seed"] for t in trials} == {0}
     assert len(rungs) == 8
+    check_vote(tmp_path / "z", sample, ["convnet", "mnasnet0_5"], said)
     assert json.loads((tmp_path / "z" / "sweep.json").read_text())["command"][:2] == ["python", "sweeps/zoo.py"]
     mlflow.set_tracking_uri(f"sqlite:///{tmp_path / 'mlflow.db'}")
     runs = mlflow.search_runs(experiment_names=["digits-sample"])
     assert runs["status"].tolist() == ["FINISHED"] * 3
 
 
+def check_vote(folder: Path, sample: Dataset, archs: list[str], said: str):
+    """The class that most networks are for, or of a tie the one with the higher mean probability."""
+    members = {member.arch: member for member in members_of(folder)}
+    probs = np.stack([members[arch].networks[0].probs["test"] for arch in archs])
+    ballots = np.eye(probs.shape[2])[probs.argmax(axis=2)].sum(axis=0)
+    right = np.where(ballots == ballots.max(axis=1, keepdims=True), probs.mean(axis=0), -1).argmax(axis=1)
+    rows = list(csv.DictReader((folder / "submissions" / "vote.csv").open()))
+    assert [int(row["Label"]) for row in rows] == right.tolist()
+    wrong = int((right != sample.test.labels).sum())
+    text = f"Majority vote of {', '.join(archs)}: "
+    assert text in said
+    assert f"{wrong} on test" in (folder / "zoo.md").read_text().partition(text)[2]
+
+
+@pytest.mark.full
+def test_a_time_budget_is_shared_out(tmp_path):
+    """What an epoch costs is measured, and the cheaper network trains for more epochs."""
+    archs = "mnasnet0_5,convnet"
+    sweep = start(tmp_path, "--archs", archs, "--time-budget", "5m", "--set", "convnet.width=8", "--set", "convnet.stages=1")
+    record, epochs = tmp_path / "z" / "record.db", {}
+    while not epochs:
+        assert sweep.poll() is None, sweep.communicate()[0]
+        time.sleep(0.2)
+        epochs = {t["config"]["arch"]: t["config"]["epochs"] for t in trials_of(record) if t["config"]}
+    sweep.terminate()
+    said = finish(sweep)
+    assert sweep.returncode == 0, said
+    trials = {t["config"]["arch"]: t["config"] for t in read(record)[0]}
+    told = dict(pair.split() for pair in said.partition("Epochs: ")[2].partition(".\n")[0].split(", "))
+    assert {arch: f"{config['epochs']:g}" for arch, config in trials.items()}.items() <= told.items()
+    assert float(told["mnasnet0_5"]) != float(told["convnet"])
+
+
 def rungs_of(record: Path) -> list[dict]:
     """Of a record that may not be there yet."""
     try:
         return read(record)[1]
+    except BadInput:
+        return []
+
+
+def trials_of(record: Path) -> list[dict]:
+    """Of a record that may not be there yet."""
+    try:
+        return read(record)[0]
     except BadInput:
         return []
 

@@ -8,8 +8,8 @@ from torch import nn
 from torchvision import models
 
 from trainable import engine
-from trainable.archs.torchvision_fit import ShapesOnly, shapes_of
-from trainable.archs.torchvision_zoo import WITH_DROPOUT, ZOO, fitted, layers, maxvit_tiny, smallest
+from trainable.archs.torchvision_fit import LARGEST, ShapesOnly, shapes_of
+from trainable.archs.torchvision_zoo import STEMS, WITH_DROPOUT, ZOO, auto_stem, fitted, layers, maxvit_tiny, smallest
 from trainable.errors import BadInput
 
 GREY, COLOUR = ((1, 28, 28), 10), ((3, 64, 64), 5)
@@ -155,6 +155,53 @@ def test_a_finer_stem_keeps_more_of_the_image(name):
     assert sizes[0] < sizes[1] < sizes[2]
     if name not in ("alexnet", "inception_v3", "squeezenet1_1"):  # these have layers without padding
         assert sizes[2] > 2 * sizes[0]
+
+
+CHEAP = ("resnet18", "squeezenet1_1", "mobilenet_v3_small", "mnasnet0_5", "shufflenet_v2_x0_5", "regnet_y_400mf")
+
+
+def last_side(name: str, side: int, stem_stride) -> int:
+    """The side of the last feature map, seen at the layer that pools or classifies it."""
+    network = shapes_of(lambda: build(name, (3, side, side), stem_stride=stem_stride))
+    sides = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, inputs, output: sides.append(output.shape[-1]))
+    network.eval()(torch.empty(1, 3, side, side, device="meta"))
+    return sides[-1]
+
+
+@pytest.mark.parametrize("name", CHEAP)
+def test_auto_keeps_resolution_on_small_images(name):
+    """The coarsest stem whose last map is no single pixel; as published where that is so."""
+    assert last_side(name, 28, 4) == 1
+    assert last_side(name, 28, "auto") == last_side(name, 28, 2) >= 2
+    assert last_side(name, 224, "auto") == last_side(name, 224, "published") == last_side(name, 224, 4)
+    assert last_side(name, 8, "auto") == last_side(name, 8, 1)
+    assert last_side(name, 224, "fine") == last_side(name, 224, 2) > last_side(name, 224, 4)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", SMALL.values())
+def test_every_family_takes_every_rule(name):
+    for rule in STEMS:
+        check_shapes(name, (1, 28, 28), 10, stem_stride=rule)
+    assert auto_stem(ZOO[name], LARGEST) == 1, "as published for the images it was published for"
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2", "mnasnet0_5", "densenet121"])
+def test_a_grey_stem_responds_as_the_published_one(name):
+    """To grey images, the first layer's response varies as much as the published network's, freshly initialised."""
+    grey = torch.rand(16, 1, 40, 40)
+    torch.manual_seed(0)
+    ours, theirs = build(name, (1, 40, 40), stem_stride=4), models.get_model(name, weights=None)
+    first = [next(m for m in network.modules() if isinstance(m, nn.Conv2d)) for network in (ours, theirs)]
+    with torch.no_grad():
+        spread = [
+            conv(x).std(dim=(0, 2, 3)).square().mean().sqrt()
+            for conv, x in zip(first, (grey, grey.repeat(1, 3, 1, 1)), strict=True)
+        ]
+    assert float(spread[0]) == pytest.approx(float(spread[1]), rel=0.35)
 
 
 @pytest.mark.full

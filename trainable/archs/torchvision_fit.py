@@ -1,6 +1,7 @@
 """Fitting a torchvision network to small images: a finer stem, other channels, and stretched images where it must be."""
 
 import bisect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
+from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2
 
 LARGEST = 224  # pixels: the images that the networks were made for
 
@@ -55,6 +57,27 @@ def halvings(network: nn.Module, side: int) -> list[tuple[int, list[str]]]:
     return list(found.values())
 
 
+def last_map(network: nn.Module, side: int) -> int:
+    """Return the pixels a side of the last feature map of a network on the meta device.
+
+    Args:
+        network: reads square RGB images.
+        side: of these images, pixels.
+    """
+    sides = []
+
+    def note(module, inputs, output):
+        patches = isinstance(module, PatchMerging | PatchMergingV2)  # [n, height, width, channels]
+        sides.append(min(output.shape[1:3] if patches else output.shape[2:]))
+
+    shrinks = nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | PatchMerging | PatchMergingV2
+    hooks = [m.register_forward_hook(note) for m in network.modules() if isinstance(m, shrinks)]
+    network.eval()(torch.empty(1, 3, side, side, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    return sides[-1]
+
+
 def finer(network: nn.Module, layers: list[tuple[int, list[str]]], factor: int):
     """Let the first of `layers` shrink the image `factor` (1, 2 or 4) times less."""
     for stride, names in layers:
@@ -76,10 +99,19 @@ def set_stride(network: nn.Module, name: str, stride: int):
 
 
 def replace(network: nn.Module, name: str, conv: nn.Conv2d, **other):
-    """Put a convolution like `conv`, but for what `other` says, in its place, with weights of its own."""
+    """Replace `conv` by a convolution like it but for `other`, initialised as the published one.
+
+    The new weights are normal with the standard deviation of the published layer's fresh ones,
+    scaled to the new number of inputs: the variance of a response stays as published, whatever
+    scheme the family draws its weights by.
+    """
     same = {key: getattr(conv, key) for key in ("in_channels", "out_channels", "kernel_size", "stride", "padding")}
     new = nn.Conv2d(**{**same, **other}, bias=conv.bias is not None)
-    nn.init.kaiming_normal_(new.weight, nonlinearity="relu")
+    if not conv.weight.is_meta:
+        inputs = conv.weight[0].numel() / new.weight[0].numel()
+        nn.init.normal_(new.weight, std=conv.weight.std().item() * math.sqrt(inputs))
+        if conv.bias is not None:
+            nn.init.constant_(new.bias, conv.bias.mean().item())
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, new)
 

@@ -8,7 +8,17 @@ from functools import cache
 from torch import nn
 from torchvision import models
 
-from trainable.archs.torchvision_fit import LARGEST, Stretch, finer, halvings, shapes_of, smallest_side, stretched, take_channels
+from trainable.archs.torchvision_fit import (
+    LARGEST,
+    Stretch,
+    finer,
+    halvings,
+    last_map,
+    shapes_of,
+    smallest_side,
+    stretched,
+    take_channels,
+)
 from trainable.errors import check, lookup
 
 # The families whose published networks have a dropout before the classifier.
@@ -24,11 +34,13 @@ class TorchvisionArch:
     Images too small for a network are stretched, inside it, to the smallest that it can take.
 
     Knobs:
-        stem_stride: 4 is as published, for images of 224 pixels; at 2 and 1 the first layers shrink the image 2 and 4
-            times less. CNNs lose strides in the order of the forward pass; convnext and the transformers cut
-            smaller patches. Each step costs about four times the time. vit gets at least 7, 14 and 28 patches a
-            side (at 4, 2 and 1), maxvit 4 cells a side in its last stage: a digit of 28 pixels is stretched to 7
-            patches, each of 4 x 4 of its pixels.
+        stem_stride: 4 is as published, for images of 224 pixels; at 2 and 1 the first layers shrink
+            the image 2 and 4 times less; `auto`, `published` and `fine` are rules that look at
+            the images (STEMS). CNNs lose strides in the order of the forward pass; convnext and
+            the transformers cut smaller patches. Each step costs about four times the time. vit
+            gets at least 7, 14 and 28 patches a side (at 4, 2 and 1), maxvit 4 cells a side in
+            its last stage: a digit of 28 pixels is stretched to 7 patches, each of 4 x 4 of its
+            pixels.
         dropout: before the classifier; only where the published network has one.
     """
 
@@ -41,7 +53,7 @@ class TorchvisionArch:
 
     @property
     def DEFAULTS(self) -> dict:
-        return {"stem_stride": 4, **({"dropout": 0.2} if self.family in WITH_DROPOUT else {})}
+        return {"stem_stride": "auto", **({"dropout": 0.2} if self.family in WITH_DROPOUT else {})}
 
     def space(self, trial) -> dict:
         knobs = {"stem_stride": trial.suggest_categorical(f"{self.name}.stem_stride", [4, 2])}
@@ -53,8 +65,8 @@ class TorchvisionArch:
         extra = {"dropout": knobs["dropout"]} if "dropout" in knobs else {}
         for share in extra.values():
             check(f"{self.name}.dropout", share, 0, 1)
-        times = lookup({4: 1, 2: 2, 1: 4}, knobs["stem_stride"], f"{self.name}.stem_stride")
         channels, image = in_shape[0], tuple(in_shape[1:])
+        times = self.times_finer(knobs["stem_stride"], min(image))
         if self.family in SQUARE:
             side, published = SQUARE[self.family](self.name, times, max(image))
             size = (side, side)
@@ -68,6 +80,20 @@ class TorchvisionArch:
         if size != image:
             network.register_forward_pre_hook(Stretch(size))
         return network
+
+    def times_finer(self, stem_stride: int | str, side: int) -> int:
+        """Return how many times less than as published (1, 2 or 4) the stem shrinks an image.
+
+        Args:
+            stem_stride: the knob.
+            side: the image's shorter one, pixels.
+
+        Raises:
+            BadInput: the knob has no such value.
+        """
+        what = f"{self.name}.stem_stride"
+        rule = lookup({**{4 // times: lambda *_, t=times: t for times in TIMES}, **STEMS}, stem_stride, what)
+        return rule(self, side)
 
 
 def fitted(name: str, times: int, classes: int, side: int = LARGEST, **extra) -> nn.Module:
@@ -91,6 +117,13 @@ def fitted(name: str, times: int, classes: int, side: int = LARGEST, **extra) ->
 def layers(name: str) -> list[tuple[int, list[str]]]:
     """Its halving layers."""
     return halvings(shapes_of(lambda: fitted(name, 1, 2)), LARGEST)
+
+
+@cache
+def kept(name: str, times: int, side: int) -> int:
+    """Return the side of its last feature map for images of `side` pixels, the stem `times` finer."""
+    network = shapes_of(lambda: fitted(name, times, 2))
+    return last_map(network, smallest_side(network, side))
 
 
 @cache
@@ -149,5 +182,26 @@ def soften(network: nn.Module):
             # running statistics would never leave their start.
             module.momentum = 0.1
 
+
+TIMES = (1, 2, 4)
+LEAST_MAP = 2  # pixels a side of the last map; of 1, its kernels of 3 x 3 would only read padding
+
+
+def auto_stem(arch: TorchvisionArch, side: int) -> int:
+    """Return the coarsest stem that leaves LEAST_MAP pixels a side of the last map, else the finest.
+
+    Transformers that stretch small images to enough cells keep the published one.
+    """
+    if arch.family in SQUARE:
+        return 1
+    return next((times for times in TIMES if kept(arch.name, times, side) >= LEAST_MAP), TIMES[-1])
+
+
+# Rules for a stem: (architecture, shorter side of the images) -> times finer than as published.
+STEMS = {
+    "auto": auto_stem,
+    "published": lambda arch, side: 1,
+    "fine": lambda arch, side: max(2, auto_stem(arch, side)),
+}
 
 ZOO = {name: TorchvisionArch(name) for name in models.list_models(module=models)}
