@@ -32,6 +32,14 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    """A test that fails in the middle of a sweep leaves the machine to the next."""
+    yield
+    if "running" in sys.modules:  # imported only where sweeps are run: it takes seconds
+        sys.modules["running"].kill_all()
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
     """command(main, *arguments) -> (status, what it wrote to stdout, to stderr)."""

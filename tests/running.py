@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mlflow
@@ -27,6 +28,7 @@ SWEEP = [sys.executable, str(ROOT / "sweeps" / "arch_sweep.py")]
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 FILES = ("sweep.json", "record.db", "trials.parquet", "curves.parquet", "ensemble.json", "submission.csv")
 FILES += ("report.html", "study.db")
+_launched: list[subprocess.Popen] = []
 
 
 def bench(name: str, *arguments, to: Path) -> dict:
@@ -52,31 +54,53 @@ def load_file_of(folder: Path, number: int) -> dict:
     return {name: probs for path in files if path.exists() for name, probs in load_file(path).items()}
 
 
-def start(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    """A sweep in a process group of its own, called from another folder; without finalists where nothing is said of them."""
+def start(tmp_path: Path, *arguments: str, driver: Sequence[str] = SWEEP) -> subprocess.Popen:
+    """A sweep in a process group of its own, called from another folder; without finalists where nothing is said of them.
+
+    Args:
+        driver: the command to start it with, in place of arch_sweep.py.
+    """
     if "--finalists" not in arguments:
         arguments += ("--finalists", "0")
     new_mlflow(tmp_path / "results" / "mlflow.db")
-    command = [*SWEEP, "--results", str(tmp_path / "results"), "--name", "s", "--dataset", "digits-sample", *arguments]
-    return subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    own = ("--results", str(tmp_path / "results"), "--name", "s", "--dataset", "digits-sample")
+    return launch([*driver, *own, *arguments], tmp_path)
 
 
 def resume(tmp_path: Path, *arguments: str) -> subprocess.Popen:
-    command = [*SWEEP, "--results", str(tmp_path / "results"), "--resume", "s", *arguments]
-    return subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
+    return launch([*SWEEP, "--results", str(tmp_path / "results"), "--resume", "s", *arguments], tmp_path)
 
 
-def finish(sweep: subprocess.Popen, seconds: float = 280) -> str:
-    try:
-        said, _ = sweep.communicate(timeout=seconds)
-    finally:
-        if sweep.poll() is None:
-            os.killpg(sweep.pid, signal.SIGKILL)
-    return said
+def launch(command: Sequence[str], cwd: Path) -> subprocess.Popen:
+    """A command in a process group of its own, both its outputs in one pipe; `kill_all` ends it if its test does not."""
+    quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, cwd=cwd, start_new_session=True, **quiet)
+    _launched.append(process)
+    return process
+
+
+def kill_all():
+    """Kill every process group that `launch` began and that still runs: its test has failed."""
+    while _launched:
+        process = _launched.pop()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def hear(process: subprocess.Popen, words: str) -> str:
+    """Read what `process` says, up to the line with these words; the test fails where it ends without."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"it ended without saying {words!r}: {said}")
+
+
+def finish(sweep: subprocess.Popen) -> str:
+    """Everything that `sweep` says until it ends. Only pytest's own limit, against hangs, ends it sooner."""
+    return sweep.communicate()[0]
 
 
 def check_folder(folder: Path) -> dict:
@@ -129,10 +153,15 @@ def count(record: Path, table: str) -> int:
         return 0
 
 
-def wait(condition, seconds: float = 120):
-    until = time.monotonic() + seconds
+def wait(condition: Callable[[], object], process: subprocess.Popen | None = None):
+    """Poll until `condition` holds, however slow the machine is; pytest's own limit is the one against hangs.
+
+    Args:
+        process: what should bring it about; the test fails at once where it has ended without.
+    """
     while not condition():
-        assert time.monotonic() < until, "it did not come to that"
+        ended = process is not None and process.poll() is not None
+        assert not ended or condition(), f"it ended before, with status {process.returncode}"
         time.sleep(0.2)
 
 

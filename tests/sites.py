@@ -63,7 +63,7 @@ class Site:
             text = text.replace(was, now)
         self.file.write_text(text)
 
-    def run(self, command: str, timeout: float = 300.0) -> str:
+    def run(self, command: str) -> str:
         """On the user's machine, in the project: what it said; it must succeed."""
         done = subprocess.run(
             shlex.split(command),
@@ -72,13 +72,12 @@ class Site:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=timeout,
         )
         assert done.returncode == 0, f"{command}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
 
-    def on(self, i: int, command: str, timeout: float = 300.0) -> subprocess.CompletedProcess:
-        return self.hosts.ssh(i, command, timeout)
+    def on(self, i: int, command: str) -> subprocess.CompletedProcess:
+        return self.hosts.ssh(i, command)
 
     def up(self):
         """`ray up`, until every host that the file names has joined."""
@@ -86,7 +85,7 @@ class Site:
         self.all_there()
 
     def all_there(self):
-        wait(lambda: self.alive() == len(self.members), 180)
+        wait(lambda: self.alive() == len(self.members))
 
     def mend(self):
         """Whatever a test left: every host that the file names is on and has joined."""

@@ -1,5 +1,6 @@
 """Real faults in real sweeps: nothing that was recorded is lost, nothing is done twice."""
 
+import math
 import os
 import pickle
 import resource
@@ -12,12 +13,14 @@ from pathlib import Path
 
 import chaos
 import pytest
+import ray
 from killed_at import PLACES
-from running import ROOT, SWEEP, check_folder, check_mlflow, count, finish, resume, start, wait
+from running import ROOT, SWEEP, check_folder, check_mlflow, count, finish, hear, resume, start, wait
 
 from sweeps.search import launch
 from sweeps.search.cluster import cluster
 from sweeps.search.draw import SEARCHERS
+from sweeps.search.keeper import Keeper
 from sweeps.search.record import Record, read, rows
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import PARTS, Search
@@ -29,6 +32,7 @@ pytestmark = pytest.mark.full
 
 TINY = ("--space", "mine.py:draw", "--max-epochs", "0.3")
 SECRET = "hunter2-swordfish"
+HANG = 100_000.0  # seconds
 
 
 @pytest.fixture
@@ -38,7 +42,6 @@ def mine(tmp_path):
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_chaos(mine):
     """faults.md 1: a sweep that is killed, at a random moment and in one place after the other, comes to what it comes to
     undisturbed. `python tests/chaos.py` has more moments."""
@@ -62,20 +65,6 @@ def test_chaos(mine):
     assert chaos.facts(folder) == chaos.facts(mine / "whole")
     assert len(rows(folder / "record.db", "drivers")) == 1 + len(PLACES)
     assert "Traceback" not in said
-
-
-def test_two_drivers_of_one_sweep(mine):
-    """faults.md 4: the second is refused, and the first goes on."""
-    sweep = start(mine, *TINY, "--trials", "40")
-    wait(lambda: count(mine / "results" / "s" / "record.db", "rungs") >= 2)
-    second = resume(mine)
-    said = finish(second)
-    assert second.returncode == 2
-    assert said.count("\n") == 1
-    assert f"has a driver at work (process {sweep.pid} on" in said
-    assert sweep.poll() is None
-    os.killpg(sweep.pid, signal.SIGKILL)
-    sweep.wait()
 
 
 @pytest.mark.long
@@ -104,15 +93,21 @@ def test_networks_that_were_damaged_are_trained_again(mine):
 
 
 def test_rubbish_pickles_and_secrets(mine, monkeypatch):
-    """faults.md 15, 16, 37 and 38: what lies in the folder is never run, and no secret gets there."""
+    """faults.md 2, 15, 16, 37 and 38: what lies in the folder of a sweep that Ctrl-C, twice, stopped at once is never run, and no
+    secret gets there."""
     for name in ("KAGGLE_KEY", "KAGGLE_API_TOKEN", "MLFLOW_TRACKING_PASSWORD", "AWS_SECRET_ACCESS_KEY", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, f"{SECRET}-{name}")
     began = time.time()
     sweep = start(mine, *TINY, "--trials", "6", "--concurrent", "1")
     folder = mine / "results" / "s"
-    wait(lambda: count(folder / "record.db", "rungs") >= 3)
-    os.kill(sweep.pid, signal.SIGKILL)
-    sweep.communicate()
+    wait(lambda: count(folder / "record.db", "rungs") >= 3, sweep)
+    os.kill(sweep.pid, signal.SIGINT)
+    said = hear(sweep, launch.ENDING)
+    os.kill(sweep.pid, signal.SIGINT)
+    said += finish(sweep)
+    assert sweep.returncode == 130, said
+    assert "Traceback" not in said
+    assert len(read(folder / "record.db")[0]) >= 1
     trap = pickle.dumps(Trap(str(mine / "executed")))
     for path in [*folder.rglob("tune/**/*"), *folder.glob("trials/*/*"), folder / "tune" / "tuner.pkl", folder / "evil.pkl"]:
         if not path.is_dir() and path.name != "probs.safetensors":
@@ -121,7 +116,7 @@ def test_rubbish_pickles_and_secrets(mine, monkeypatch):
     (folder / "sweep.json").write_text('{"arguments": {"trials": 999999, "space": "quick"}}')
     (folder / "trials" / "0" / "state-999999-0123456789abcdef.safetensors").write_bytes(trap)
     sweep = resume(mine)
-    said = finish(sweep)
+    said += finish(sweep)
     assert sweep.returncode == 0, said
     check_folder(folder)
     assert len(read(folder / "record.db")[0]) == 6, "the record says how many, not sweep.json"
@@ -174,19 +169,19 @@ def test_a_full_disk(mine, small_disk):
         command += ["--finalists", "0"]
         sweep = subprocess.Popen(command, cwd=mine, stdout=out, stderr=subprocess.STDOUT, start_new_session=True)
     try:
-        wait(lambda: count(folder / "record.db", "rungs") >= 2)
+        wait(lambda: count(folder / "record.db", "rungs") >= 2, sweep)
         fill()
-        wait(lambda: "waits" in log.read_text())
-        time.sleep(5)
-        assert sweep.poll() is None
+        wait(lambda: "waits" in log.read_text(), sweep)
+        so_far = len(log.read_text())
+        wait(lambda: " gone" in log.read_text()[so_far:], sweep)  # the next of its lines, which say how long it has worked
         before = count(folder / "record.db", "rungs")
         ballast.unlink()
-        wait(lambda: count(folder / "record.db", "rungs") >= before + 3)
+        wait(lambda: count(folder / "record.db", "rungs") >= before + 3, sweep)
         assert "Traceback" not in log.read_text()
         fill()
-        wait(lambda: log.read_text().count("waits") >= 2)
+        wait(lambda: log.read_text().count("waits") >= 2, sweep)
         sweep.send_signal(signal.SIGINT)
-        sweep.wait(100)
+        sweep.wait()
     finally:
         if sweep.poll() is None:
             os.killpg(sweep.pid, signal.SIGKILL)
@@ -221,23 +216,53 @@ def searched(search: Search, folder: Path, data, places, trainable, **more):
     assert broken is None
 
 
-def test_a_trial_that_hangs_is_started_again(tmp_path, tiny, places):
+def test_a_trial_that_hangs_is_started_again(tmp_path, tiny, places, monkeypatch):
     """faults.md 5."""
     marker, said = tmp_path / "hung", []
 
     class HangsOnce(RayTrial):
         def _evaluate(self, interrupted):
             if self.rung == 1 and not marker.exists():
-                marker.touch()
-                time.sleep(1000)
+                marker.write_text(str(os.getpid()))
+                time.sleep(HANG)
             return super()._evaluate(interrupted)
 
+    class Patient(Keeper):
+        """Takes nothing for hung but what hangs: on a busy machine any process may be silent for seconds."""
+
+        def latest(self, silence):
+            heard = {str(process) for _, (_, process) in self.heard.values()}
+            hangs = marker.exists() and marker.read_text() in heard
+            return super().latest(silence if hangs else math.inf)
+
+    monkeypatch.setattr(launch, "Keeper", Patient)
     search = search_of({"convnet.width": 8}, tmp_path)
-    searched(search, tmp_path, tiny, places, HangsOnce, silence=5.0, warn=said.append)
+    searched(search, tmp_path, tiny, places, HangsOnce, silence=2.0, warn=said.append)
     assert [t["state"] for t in read(tmp_path / "record.db")[0]] == ["complete"]
     assert [(r["rung"], round(r["metrics"]["budget"])) for r in read(tmp_path / "record.db")[1]] == [(0, 1), (1, 2)]
-    assert said == ["Trial 0 has made no step for 5 seconds: its process is ended."]
+    assert said == ["Trial 0 has made no step for 2 seconds: its process is ended."]
     assert "its process died" in rows(tmp_path / "record.db", "restarts")[0]["reason"]
+
+
+def test_a_trial_that_hangs_does_not_hold_the_end(tmp_path, tiny, places, monkeypatch):
+    """The deadline comes when it hangs."""
+    hung, woke = tmp_path / "hung", tmp_path / "woke"
+
+    class Hangs(RayTrial):
+        def step(self):
+            hung.touch()
+            time.sleep(HANG)
+            woke.touch()
+
+    monkeypatch.setattr(launch, "PATIENCE", 3.0)
+    ending, search = launch.Ending(None), search_of({"convnet.width": 8}, tmp_path, trials=places.slots)
+    deadline = lambda beats: hung.exists() and ending.give(0.0)  # noqa: E731
+    broken = launch.run_search(search, tiny, places, ending, tmp_path, trainable=Hangs, tell=deadline)
+    assert not woke.exists()
+    everything = ray.remote(num_cpus=ray.cluster_resources()["CPU"])
+    assert ray.get(everything(lambda: "free").remote()) == "free", "the slots are free to combine"
+    assert "did not end within 3 seconds" in broken
+    assert {t["state"] for t in read(tmp_path / "record.db")[0]} == {"interrupted"}
 
 
 def test_a_trial_killed_while_it_hands_over(tmp_path, tiny, places):

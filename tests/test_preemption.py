@@ -46,7 +46,6 @@ def search_of(folder) -> Search:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_ten_preemptions_of_one_trial(tmp_path, tiny, machines):
     """faults.md 10: as many restarts, no failure, each rung once, and the numbers of one that was left in peace."""
     over, drained = threading.Event(), []

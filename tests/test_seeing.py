@@ -34,7 +34,7 @@ from sweeps.search.record import read
 from sweeps.show import study
 from trainable.datasets import load
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.full
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 OWNED = "document.title='owned'"
 CLASSES = [
@@ -184,7 +184,7 @@ def serving(command: list, path: str, **more):
     nowhere = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
     with subprocess.Popen([*map(str, command), "--port", str(port)], env=quiet, **nowhere) as server:
         try:
-            wait(lambda: answers(address + path), 240)
+            wait(lambda: answers(address + path), server)
             yield address
         finally:
             os.killpg(server.pid, 9)

@@ -33,6 +33,7 @@ KEEP = 12  # networks: more than an ensemble takes
 CROWDED = 20.0  # seconds with more trials than places, after which the last begun give theirs up
 SILENCE = 600.0  # seconds without a step, after which a trial is taken for hung
 PATIENCE = 120.0  # seconds after the end of a search for the running trials to hand over what they have
+ENDING = "Ending: the running trials hand over what they have. Ctrl-C again stops at once."
 # In what Ray says of a process that died. Of any other it says that it may have been the kernel's OOM killer.
 MACHINE_DIED = ("NodeDiedError", "node died", "node has died", "preempted", "Preempted")
 DIED = ("ActorDiedError", "ActorUnavailableError", "actor died")
@@ -82,6 +83,8 @@ class Ending:
             told, full, leave, fitted = None, "", (frozenset(), frozenset()), time.monotonic()
             while not self.finished.wait(1.0):
                 if self.is_over() and told is None:
+                    if self.asked.is_set():
+                        warn(ENDING)
                     keeper.end.remote()
                     told = time.monotonic()
                 if told and time.monotonic() - told > PATIENCE:
