@@ -37,15 +37,14 @@ def test_what_was_written_survives_a_kill(tmp_path):
 
 
 def test_a_reader_does_not_disturb(tmp_path):
+    """It goes on reading until the rung is written: a writer who had to wait for it would give up."""
     path = tmp_path / "record.db"
     record = Record(path)
     record.trial_started(0, {"arch": "convnet"}, {"arch": "convnet"}, {})
     reader = sqlite3.connect(path)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM trials").fetchall()
-    began = time.monotonic()
     record.rung(0, 0, {"val_loss": 0.25}, {"model.safetensors": "abc"})
-    assert time.monotonic() - began < 1
     reader.close()
     trials, rungs = read(path)
     assert trials[0]["config"] == {"arch": "convnet"}
@@ -195,7 +194,7 @@ def test_keeper_names_who_is_silent(tmp_path):
         keeper.beat(number, 0.5, 1.0, 0.1, ("a node", number))
     keeper.rest(2)
     keeper.forget(3)
-    assert keeper.latest(silence=60)[2] == {}
+    assert keeper.latest(silence=1e9)[2] == {}
     assert keeper.latest(silence=0)[2] == {1: ("a node", 1)}
     assert keeper.latest(silence=0)[2] == {}, "said once"
 

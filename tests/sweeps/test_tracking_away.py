@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from mirror import CONFIG, METRICS, begin, check_mirror, finish, play
+from running import wait
 
 from sweeps.search.record import Record, read
 from sweeps.show.tracking import Tracker
@@ -21,17 +22,16 @@ from sweeps.show.tracking import Tracker
 def test_mlflow_away_at_the_start(track, uri, path, warnings):
     """faults.md 18: nothing listens."""
     tracker = track(f"http://127.0.0.1:{free_port()}")
-    check_gives_up(tracker, path, warnings, patience=30)
+    check_gives_up(tracker, path, warnings)
     track(uri, read(path)).close({"val_error": 0.01}, [])
     check_mirror(uri)
 
 
-def check_gives_up(tracker: Tracker, path, warnings: list[str], patience: float):
-    """One warning, in time, and the record has everything."""
+def check_gives_up(tracker: Tracker, path, warnings: list[str], patience: float | None = None):
+    """One warning, and the record has everything. Without a `patience`, its thread must end by itself."""
     play(Record(path, (tracker,)))
-    began = time.monotonic()
     tracker.close({}, [], patience=patience)
-    assert time.monotonic() - began < patience + 2
+    assert tracker.thread.is_alive() == (patience is not None)
     assert len(warnings) == 1
     assert "mirror of this sweep" in warnings[0]
     assert "\n" not in warnings[0]
@@ -57,7 +57,7 @@ def server(tmp_path, port: int):
         process.wait()
 
     try:
-        wait_until(lambda: listens(port))
+        wait(lambda: listens(port), process)
         yield f"http://127.0.0.1:{port}", kill
     finally:
         if process.poll() is None:
@@ -67,13 +67,6 @@ def server(tmp_path, port: int):
 def listens(port: int) -> bool:
     with socket.socket() as s:
         return s.connect_ex(("127.0.0.1", port)) == 0
-
-
-def wait_until(there):
-    until = time.monotonic() + 60
-    while not there():
-        assert time.monotonic() < until, "waited for too long"
-        time.sleep(0.1)
 
 
 @pytest.mark.full
@@ -86,18 +79,16 @@ def test_mlflow_server_stopped(when, tmp_path, track, path, warnings):
         tracker = track(uri)
         record.listeners = (tracker,)
         begin(record)
-        wait_until(lambda: len(tracker.runs) == 3 and "val_loss" in tracker.client.get_run(tracker.runs[1]).data.metrics)
+        wait(lambda: len(tracker.runs) == 3 and "val_loss" in tracker.client.get_run(tracker.runs[1]).data.metrics)
         if when == "in the middle":
             kill()
             finish(record)
-            wait_until(lambda: not tracker.thread.is_alive())
+            wait(lambda: not tracker.thread.is_alive())
             assert len(warnings) == 1, "said at once"
         else:
             finish(record)
             kill()
-        began = time.monotonic()
-        tracker.close({"val_error": 0.01}, [], patience=20)
-        assert time.monotonic() - began < 20
+        tracker.close({"val_error": 0.01}, [], patience=None)
         assert len(warnings) == 1
         assert "no MLflow mirror of this sweep" in warnings[0]
     record.close()
@@ -115,22 +106,17 @@ def events(count: int) -> list[dict]:
 @pytest.mark.full
 def test_mlflow_server_hangs(monkeypatch, track, path, warnings):
     """faults.md 18: it takes connections and never answers. The search is never held up; one warning, from either thread."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "4")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "100000")
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(60)
         tracker = track(f"http://127.0.0.1:{listener.getsockname()[1]}")
         connection, _ = listener.accept()
         with connection:
-            began = time.monotonic()
             for event in events(200):
-                tracker(event)
-            assert time.monotonic() - began < 0.5
-            assert tracker.thread.is_alive()
+                tracker(event)  # who waited for MLflow here would wait for hours
             check_gives_up(tracker, path, warnings, patience=0.5)
             assert "takes too long" in warnings[0]
-            tracker.thread.join(30)
-            assert not tracker.thread.is_alive()
-            assert len(warnings) == 1
+    tracker.thread.join()
+    assert len(warnings) == 1
 
 
 class Forbids(BaseHTTPRequestHandler):
@@ -157,7 +143,7 @@ def test_mlflow_server_forbids(body, track, path, warnings):
         thread.start()
         try:
             tracker = track(f"http://127.0.0.1:{forbids.server_port}")
-            check_gives_up(tracker, path, warnings, patience=20)
+            check_gives_up(tracker, path, warnings)
         finally:
             forbids.shutdown()
             thread.join()
@@ -188,8 +174,8 @@ def test_mlflow_database_locked_for_seconds(database, track, uri, path, warnings
     with locked(database):
         tracker = track(uri)
         play(Record(path, (tracker,)))
-        time.sleep(6)
-    tracker.close({"val_error": 0.01}, [], patience=60)
+        time.sleep(6)  # the subject: whoever waits for 5 s gives up
+    tracker.close({"val_error": 0.01}, [], patience=None)
     assert warnings == []
     check_mirror(uri)
 
@@ -200,6 +186,5 @@ def test_mlflow_database_locked_to_the_end(database, track, uri, path, warnings)
     with locked(database):
         tracker = track(uri)
         check_gives_up(tracker, path, warnings, patience=2)
-    tracker.thread.join(120)
-    assert not tracker.thread.is_alive()
+    tracker.thread.join()
     assert len(warnings) == 1
