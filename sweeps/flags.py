@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from trainable.datasets import default_dataset, known
-from trainable.errors import BadInput, Parser, positive
+from trainable.errors import BadInput, Parser, listed, number, positive, short
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,7 +66,7 @@ def sweep_folder(given: str, results: Path, *holds: str) -> Path:
 def no_sweep(folder: Path, results: Path) -> BadInput:
     """That there is none in `folder`, and which there are."""
     others = sorted({path.parent.name for name in ("record.db", "ensemble.json") for path in results.glob(f"*/{name}")})
-    return BadInput(f"{folder} holds no sweep; there are: {', '.join(others) or 'none'}")
+    return BadInput(f"{folder} holds no sweep; there are: {listed(others, folder.name) or 'none'}")
 
 
 def existing_sweep(given: str, results: Path, *holds: str) -> Path:
@@ -79,10 +79,12 @@ def existing_sweep(given: str, results: Path, *holds: str) -> Path:
 
 def seconds(flag: str, text: str) -> float:
     """'90s', '30m', '1h30m' in seconds; raises BadInput."""
-    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
-        raise BadInput(f"--{flag} {text!r} is not a time; write 90s, 30m or 1h30m")
     units = {"d": 86400, "h": 3600, "m": 60, "s": 1}
-    total = sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)([dhms])", text))
+    parts = re.findall(r"([^dhms]*)([dhms])", text)
+    values = [number(value) for value, _ in parts]
+    if not parts or None in values or "".join(map("".join, parts)) != text:
+        raise BadInput(f"--{flag} {short(repr(text))} is not a time; write 90s, 30m or 1h30m")
+    total = sum(value * units[unit] for value, (_, unit) in zip(values, parts, strict=True))
     if not 0 < total <= 365 * 86400:
-        raise BadInput(f"--{flag} {text!r} should be above 0 and at most a year")
+        raise BadInput(f"--{flag} {short(repr(text))} should be above 0 and at most a year")
     return total

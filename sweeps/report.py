@@ -20,7 +20,7 @@ from sweeps.show.importance import compared, importance
 from sweeps.show.summary import print_across, print_table
 from trainable import files
 from trainable.datasets import Dataset, load
-from trainable.errors import BadInput, Parser, run
+from trainable.errors import BadInput, Parser, listed, run
 
 HOLDS = ("record.db", "trials.parquet")
 
@@ -78,7 +78,7 @@ def view(folder: Path, name: str, family: str | None) -> tuple[str, pd.DataFrame
     trials, curves = views.tables(folder)
     if family and len(trials):
         if family not in set(trials["family"]):
-            raise BadInput(f"--family {family}: that sweep tried {', '.join(sorted(set(trials['family'])))}")
+            raise BadInput(f"--family {family}: that sweep tried {listed(sorted(set(trials['family'])), family)}")
         trials = trials[trials["family"] == family]
     return f"{folder.name}: {name}", views.VIEWS[name](trials, curves)
 

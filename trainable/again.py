@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 
 from trainable.config import TrialConfig
-from trainable.errors import BadInput
+from trainable.errors import MOST, BadInput, short
+from trainable.errors import number as parsed
 from trainable.fit import State, evaluate, mean_loss
 
 COMPARED = ("val_error", "val_loss", "train_loss")
@@ -40,15 +41,16 @@ def recorded(asked: str, results: Path) -> Recorded:
     """
     sweep, _, number = asked.rstrip("/").rpartition("/")
     folder = next((f for f in (Path(sweep), results / sweep) if sweep and (f / "record.db").is_file()), None)
-    if folder is None or not number.isdigit():
+    wanted = parsed(number, int)
+    if folder is None or wanted is None or not 0 <= wanted <= MOST:
         raise BadInput(
-            f"--trial {asked}: write SWEEP/NUMBER, where SWEEP is a folder with a record.db, or its name under {results}"
+            f"--trial {short(asked)}: write SWEEP/NUMBER, where SWEEP is a folder with a record.db, or its name under {results}"
         )
     try:
         db = sqlite3.connect(f"{(folder / 'record.db').resolve().as_uri()}?mode=ro", uri=True)
-        found = db.execute("SELECT config FROM trials WHERE number = ?", (int(number),)).fetchone()
+        found = db.execute("SELECT config FROM trials WHERE number = ?", (wanted,)).fetchone()
         last = db.execute("SELECT max(number) FROM trials").fetchone()[0]
-        rungs = [json.loads(m) for (m,) in db.execute("SELECT metrics FROM rungs WHERE number = ? ORDER BY rung", (int(number),))]
+        rungs = [json.loads(m) for (m,) in db.execute("SELECT metrics FROM rungs WHERE number = ? ORDER BY rung", (wanted,))]
         about = json.loads(db.execute("SELECT about FROM drivers ORDER BY id DESC").fetchone()[0])
         db.close()
     except (sqlite3.DatabaseError, TypeError, ValueError) as wrong:

@@ -7,7 +7,7 @@ from trainable.align import ALIGNMENTS
 from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
 from trainable.engine import SETTINGS
-from trainable.errors import BadInput, check, lookup, meant
+from trainable.errors import BadInput, check, listed, lookup, meant, short
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
 ONLY_FINALISTS = "unlabelled is 1, and only finalists of a sweep with --use-unlabelled have somebody to label them; write 0"
@@ -102,7 +102,8 @@ class TrialConfig:
         ]
         for key in flat:
             if key not in known:
-                raise BadInput(f"unknown key {key!r} in a trial's configuration; known: {', '.join(known)}{meant(key, known)}")
+                names = f"known: {listed(known, key)}{meant(key, known)}"
+                raise BadInput(f"unknown key {short(repr(key))} in a trial's configuration; {names}")
         given = {key: flat[key] for key in flat if key in plain}
         knobs = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith(f"{arch}.")}
         augment = {key.split(".", 1)[1]: value for key, value in flat.items() if key.startswith("augment.")}

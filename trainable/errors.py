@@ -4,9 +4,27 @@ import argparse
 import difflib
 import errno
 import math
+import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import NoReturn
+
+LINE = 600  # characters of a message at most
+LISTED = 120  # characters of a list in a message; of a longer one it has NEAREST and a count
+NEAREST = 5
+MOST = 10**9  # of anything that is counted or measured, where no other limit is given
+WHOLE = r"-?[0-9]{1,30}"
+DECIMAL = r"-?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,4})?"
+# What an operating system says of a path that cannot be used as it was asked for.
+UNUSABLE = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ELOOP,
+)
 
 
 class BadInput(ValueError):
@@ -24,24 +42,59 @@ def lookup(table: Mapping, name: str, what: str):
         BadInput: `name` is not in the table; the message lists the known names.
     """
     if not isinstance(name, Hashable) or name not in table:
-        raise BadInput(f"unknown {what} {name!r}; known: {', '.join(map(str, table))}{meant(name, table)}")
+        raise BadInput(f"unknown {what} {short(repr(name))}; known: {listed(table, name)}{meant(name, table)}")
     return table[name]
 
 
 def meant(name, known: Iterable[str]) -> str:
     """The end of a message: which known name is so like this one that it was probably meant."""
-    near = difflib.get_close_matches(str(name), list(map(str, known)), 1)
+    near = _like(name, list(map(str, known)), 1, 0.6)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def listed(names: Iterable, near: object = "") -> str:
+    """Names for a message: of a long list those most like `near`, and the number of the others."""
+    every = list(map(str, names))
+    if len(", ".join(every)) <= LISTED:
+        return ", ".join(every)
+    first = _like(near, every, NEAREST, 0.4)
+    first += [name for name in every if name not in first][: NEAREST - len(first)]
+    rest = len(every) - len(first)
+    return ", ".join(short(name, 40) for name in first) + (f" and {rest} more" if rest else "")
+
+
+def _like(name, known: list[str], most: int, cutoff: float) -> list[str]:
+    return difflib.get_close_matches(str(name)[:100], known, most, cutoff)
+
+
+def short(text: object, most: int = 100) -> str:
+    """Text for a message, on one line: control characters escaped, too long a middle left out."""
+    words = " ".join(str(text).split())
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
+    end = most // 3
+    return plain if len(plain) <= most else f"{plain[: most - end - 5]} ... {plain[-end:]}"
+
+
+def number(text: str, kind: type = float) -> float | None:
+    """The number that a text is, where it is a plain one.
+
+    Returns:
+        None for anything else that int() or float() would take: spaces, a plus sign, underscores,
+        digits of other alphabets, nan, inf, and more digits than a number has use for.
+    """
+    return kind(text) if re.fullmatch(WHOLE if kind is int else DECIMAL, text) else None
 
 
 def check(name: str, value: float, low: float, high: float, whole: bool = False):
     """Raises BadInput unless `value` is a number, or a whole one, in [low, high]."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadInput(f"{name} is {value!r}, not a number")
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    if not numeric or (isinstance(value, float) and not math.isfinite(value)):
+        raise BadInput(f"{name} is {short(repr(value))}, not a number")
     if whole and not isinstance(value, int):
         raise BadInput(f"{name} is {value!r}, not a whole number")
     if not low <= value <= high:
-        raise BadInput(f"{name} is {value:.12g}, outside {low:.12g} to {high:.12g}")
+        shown = f"{value:.12g}" if abs(value) < 1e300 else "a number of more than 300 digits"
+        raise BadInput(f"{name} is {shown}, outside {low:.12g} to {high:.12g}")
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -62,42 +115,44 @@ class Parser(argparse.ArgumentParser):
         raise BadInput(f"{message}; --help lists the flags")
 
 
-def positive(kind: type, high: float = math.inf, or_zero: bool = False) -> Callable[[str], float]:
-    """An argparse type: a finite number above 0, or 0 if `or_zero`, and at most `high`."""
+def positive(kind: type, high: float = MOST, or_zero: bool = False) -> Callable[[str], float]:
+    """An argparse type: a number above 0, or 0 if `or_zero`, and at most `high`; see `number`."""
 
     def parse(text: str):
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not 0 <= value <= high or value == math.inf or (value == 0 and not or_zero):
+        value = number(text, kind)
+        if value is None or not 0 <= value <= high or (value == 0 and not or_zero):
             noun = "a whole number" if kind is int else "a number"
-            limit = f" and at most {high:.12g}" if high < math.inf else ""
-            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} {'of 0 or more' if or_zero else 'above 0'}{limit}")
+            least = "of 0 or more" if or_zero else "above 0"
+            raise argparse.ArgumentTypeError(f"{short(repr(text))} is not {noun} {least} and at most {high:.12g}")
         return value
 
     return parse
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a command: BadInput becomes one line and status 2, Ctrl-C status 130."""
+    """Run a command: BadInput and a path that cannot be used become one line and status 2, Ctrl-C 130."""
     try:
         status = main() or 0
     except BadInput as wrong:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {' '.join(str(wrong).split())}", file=sys.stderr)
-        status = 2
+        status = _fails(2, str(wrong))
     except NoRoom as wrong:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {wrong}", file=sys.stderr)
-        status = 1
+        status = _fails(1, str(wrong))
     except OSError as wrong:
-        if wrong.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if wrong.errno in (errno.ENOSPC, errno.EDQUOT):
+            status = _fails(1, f"{wrong.filename or 'the disk'}: {wrong.strerror}; make room")
+        elif wrong.errno in UNUSABLE and wrong.filename is not None:
+            status = _fails(2, f"{short(wrong.filename)}: {wrong.strerror}; name a path that can be used")
+        else:
             raise
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {wrong.filename or 'the disk'}: {wrong.strerror}; make room", file=sys.stderr)
-        status = 1
     except FloatingPointError as diverged:
-        print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {diverged}; a lower learning rate may help", file=sys.stderr)
-        status = 1
+        status = _fails(1, f"{diverged}; a lower learning rate may help")
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _fails(status: int, message: str) -> int:
+    """Print what is wrong, in one line. Returns the status to exit with."""
+    print(f"{sys.argv[0].rsplit('/', 1)[-1]}: {short(message, LINE)}", file=sys.stderr)
+    return status

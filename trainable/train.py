@@ -23,7 +23,7 @@ from trainable.archs import ARCHS
 from trainable.config import ONLY_FINALISTS, TrialConfig
 from trainable.datasets import DATASETS, default_dataset, known, load
 from trainable.datasets.container import Dataset, all_labels, of_fold
-from trainable.errors import BadInput, Parser, positive, run
+from trainable.errors import BadInput, Parser, positive, run, short
 from trainable.fit import State, evaluate, fit, predict, settle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,14 +146,19 @@ def configure(args: Namespace) -> TrialConfig:
     for pair in args.set:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise BadInput(f"--set {pair}: write KEY=VALUE, as in --set lr=0.002")
+            raise BadInput(f"--set {short(pair)}: write KEY=VALUE, as in --set lr=0.002")
         if key in given:
-            raise BadInput(f"--set {pair}: use --{key} {text} instead")
-        try:
-            flat[key] = json.loads(text)
-        except json.JSONDecodeError:
-            flat[key] = text
+            raise BadInput(f"--set {short(pair)}: use --{key} {short(text)} instead")
+        flat[key] = _value(text)
     return TrialConfig.from_flat(flat)
+
+
+def _value(text: str):
+    """A value of --set: of JSON where it is that, else the text."""
+    try:
+        return json.loads(text) if text == text.strip() else text
+    except (ValueError, RecursionError):
+        return text
 
 
 def check_device(name: str):

@@ -14,7 +14,7 @@ from ray._private.state import state  # no public way says which nodes are drain
 from ray._private.utils import compute_version_info
 from ray._raylet import GcsClient
 
-from trainable.errors import BadInput
+from trainable.errors import BadInput, number, short
 
 SWEEPS = "sweeps"  # Ray's namespace of their keepers
 MEND = "copy ~/.ray/auth_token from its head and set RAY_AUTH_MODE=token"
@@ -46,11 +46,15 @@ def admitted(address: str):
         raise BadInput("this machine belongs to no Ray cluster; give HOST:PORT of its head, or no --address")
     host, _, port = found.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=10).close()
+        where = number(port, int)
+        if where is None or not 0 < where < 1 << 16:
+            raise ValueError(f"{port!r} is no port")
+        socket.create_connection((host, where), timeout=10).close()
     except (OSError, ValueError, OverflowError) as wrong:
         why = wrong if isinstance(wrong, OSError) else "that is no HOST:PORT"
         more = "; a firewall lets in the cluster's own machines alone" if isinstance(wrong, TimeoutError) else ""
-        raise BadInput(f"no Ray cluster answers at {found!r} ({why}{more}); give HOST:PORT of its head, or auto") from wrong
+        asked = short(repr(found))
+        raise BadInput(f"no Ray cluster answers at {asked} ({why}{more}); give HOST:PORT of its head, or auto") from wrong
     path = _token_file()
     if os.environ.get("RAY_AUTH_MODE") == "token" and path and not os.path.exists(path):  # Ray would abort this process
         raise BadInput(f"RAY_AUTH_MODE=token is set, and no token is in {path}; {_mend()}")

@@ -242,7 +242,7 @@ def test_time_that_is_too_short_or_too_long_to_share_out():
         (["--time-budget", "soon"], "--time-budget 'soon' is not a time"),
         (["--vote", "resnet18,mnasnet0_5"], "unknown architecture to vote, among those of --archs 'resnet18'; known: mnasnet0_5"),
         (["--vote", "mnasnet0_5"], "--vote mnasnet0_5: give at least two networks, each once"),
-        (["--archs", "resnet18,resnet19"], "unknown architecture 'resnet19'"),
+        (["--archs", "resnet18,resnet19"], "unknown architecture 'resnet19'; known: resnet18, "),
         (["--archs", ""], "unknown architecture ''"),
         (["--epochs", "0"], "--epochs: '0' is not a number above 0"),
         (["--set", "lr"], "--set lr: write KEY=VALUE"),

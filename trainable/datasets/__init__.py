@@ -15,7 +15,7 @@ from trainable.datasets.container import Dataset, Split
 from trainable.datasets.leak import refuse_leak
 from trainable.datasets.mnist import Emnist, Mnist
 from trainable.datasets.shape import reshape
-from trainable.errors import BadInput, meant
+from trainable.errors import BadInput, meant, short
 
 DATASETS = {
     "digit-recognizer": digit_recognizer,
@@ -49,7 +49,7 @@ def find(name: str) -> Callable[[Path, int | tuple[int, int] | None, int | None]
     if colon and path and kind in READERS:
         return partial(READERS[kind].load, path)
     if name not in DATASETS:
-        raise BadInput(f"unknown dataset {name!r}; known: {known()}{meant(name, DATASETS)}")
+        raise BadInput(f"unknown dataset {short(repr(name))}; known: {known()}{meant(name, DATASETS)}")
     return lambda data, image_size, channels: reshape(DATASETS[name].load(data), image_size, channels)
 
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from trainable.errors import BadInput
+from trainable.errors import BadInput, listed
 
 
 @dataclass(frozen=True)
@@ -178,5 +178,5 @@ def numbers(labels: Sequence[str], classes: Sequence[str], where: str) -> np.nda
     places = {"": -1} | {name: place for place, name in enumerate(classes)}
     strange = sorted(set(labels) - places.keys(), key=naturally)
     if strange:
-        raise BadInput(f"{where} has a class {strange[0]!r} that train has not; train's are {', '.join(classes)[:200]}")
+        raise BadInput(f"{where} has a class {strange[0]!r} that train has not; train's are {listed(classes, strange[0])}")
     return np.array([places[label] for label in labels], dtype=np.int64)
