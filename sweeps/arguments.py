@@ -26,7 +26,7 @@ def parse(arguments: list[str]) -> tuple[Namespace, Before | None]:
     """
     p = _parser()
     args = p.parse_args(arguments)
-    if args.resume:
+    if args.resume is not None:
         return _resumed(args, _given(p, arguments))
     if args.download:
         if args.dataset not in (None, HOME):
@@ -40,7 +40,7 @@ def parse(arguments: list[str]) -> tuple[Namespace, Before | None]:
             setattr(args, name, value)
     settle(args)
     _check(args)
-    if args.warm_start:
+    if args.warm_start is not None:
         check_name("warm-start", args.warm_start)
     return args, None
 
@@ -145,7 +145,7 @@ def _check(args: Namespace):
     lookup(dict.fromkeys(METRICS), args.metric, "metric")
     if args.folds == 1:
         raise BadInput("--folds is 1, which would leave nothing to train on; give at least 2")
-    if args.ensemble:
+    if args.ensemble is not None:
         lookup(ENSEMBLES, args.ensemble, "ensemble")
 
 

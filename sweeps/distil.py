@@ -27,7 +27,7 @@ from sweeps.flags import results_folder, sweep_folder
 from trainable import engine, files, saved, scores
 from trainable.config import TrialConfig
 from trainable.datasets.container import all_labels, folds_of, of_fold
-from trainable.errors import BadInput, Parser, positive, run
+from trainable.errors import BadInput, Parser, as_path, positive, run
 from trainable.fit import fit
 from trainable.train import check_device, follow, free_folder
 
@@ -68,10 +68,14 @@ def parse() -> Namespace:
     p.add_argument("--epochs", type=positive(float, 1e5), help=f"that it is trained (default: {LONGER:g} times the finalists')")
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
-    p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
-    p.add_argument("--out", help="the folder to save in (default: distilled in that of the sweep, with a number if it is taken)")
+    p.add_argument("--results", type=as_path, help="where sweeps lie (default: results/ of the project)")
+    p.add_argument(
+        "--out",
+        type=as_path,
+        help="the folder to save in (default: distilled in that of the sweep, with a number if it is taken)",
+    )
     args = p.parse_args()
-    if args.device:
+    if args.device is not None:
         check_device(args.device)
     torch.set_num_threads(args.threads or engine.cores())
     return args

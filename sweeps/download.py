@@ -12,9 +12,9 @@ from pathlib import Path
 from sweeps.compete import archive
 from sweeps.compete.client import Away, Kaggle, readable_by_others
 from trainable import files
-from trainable.datasets import DATA, digit_recognizer
+from trainable.datasets import DATA, DATASETS, digit_recognizer
 from trainable.datasets.competition import FILE
-from trainable.errors import BadInput, Parser, run
+from trainable.errors import BadInput, Parser, as_path, run, short
 
 HOME = "digit-recognizer"
 
@@ -83,10 +83,14 @@ def describe(slug: str, folder: Path):
 def parse(arguments: list[str]):
     p = Parser(prog="download.py", description=__doc__.split("\n")[0])
     p.add_argument("slug", nargs="?", default=HOME, help="the last part of kaggle.com/competitions/SLUG")
-    p.add_argument("--data", type=Path, default=DATA, help="the folder that it comes into")
+    p.add_argument("--data", type=as_path, default=DATA, help="the folder that it comes into")
     args = p.parse_args(arguments)
-    if not re.fullmatch(r"\w[\w-]{0,99}", args.slug):
-        raise BadInput(f"{args.slug!r} is no competition's name, which is the last part of kaggle.com/competitions/SLUG")
+    if args.slug != HOME and args.slug in DATASETS:
+        raise BadInput(f"{args.slug}: data/{args.slug} is that dataset's own; there is nothing to download for it")
+    if not re.fullmatch(r"\w[\w-]{0,99}", args.slug, re.ASCII):
+        raise BadInput(
+            f"{short(repr(args.slug))} is no competition's name, which is the last part of kaggle.com/competitions/SLUG"
+        )
     return args
 
 

@@ -18,7 +18,7 @@ from sweeps.resume import before
 from sweeps.show import summary
 from trainable.datasets import load
 from trainable.datasets.container import Dataset
-from trainable.errors import BadInput, Parser, lookup, positive, run
+from trainable.errors import BadInput, Parser, as_path, lookup, positive, run
 
 HOLDS = ("record.db", kept.FILE)  # a sweep, or what was kept of one
 
@@ -30,15 +30,15 @@ def main():
         "--ensemble", help=f"how networks are combined: {', '.join(ENSEMBLES)} (default: whichever is best out of fold)"
     )
     p.add_argument("--max-latency", type=positive(float, 1e6), metavar="MS", help="milliseconds an image that it may take")
-    p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
-    p.add_argument("--out", help="the folder to write (default: ensemble-2, -3, ... in that of the first sweep)")
+    p.add_argument("--results", type=as_path, help="where sweeps lie (default: results/ of the project)")
+    p.add_argument("--out", type=as_path, help="the folder to write (default: ensemble-2, -3, ... in that of the first sweep)")
     args = p.parse_args()
-    if args.ensemble:
+    if args.ensemble is not None:
         lookup(ENSEMBLES, args.ensemble, "ensemble")
     results = results_folder(args.results)
     folders = list(dict.fromkeys(sweep_folder(name, results, *HOLDS) for name in args.sweeps))
     data = data_of(folders)
-    out = Path(args.out).resolve() if args.out else _unused(folders[0])
+    out = args.out.resolve() if args.out else _unused(folders[0])
     if (out / "ensemble.json").exists():
         raise BadInput(f"--out {out} holds an ensemble already; choose another folder")
     console = Console() if sys.stdout.isatty() else Console(width=120)

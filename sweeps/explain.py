@@ -13,7 +13,7 @@ from sweeps.flags import ROOT, results_folder, sweep_folder
 from sweeps.resume import before
 from sweeps.search.record import rows
 from sweeps.search.scheduler import SCHEDULERS, Verdict
-from trainable.errors import BadInput, Parser, positive, run
+from trainable.errors import BadInput, Parser, as_path, positive, run
 
 NAMED = 5  # of the trials that were better, so many are named
 
@@ -61,7 +61,7 @@ def parse(arguments: list[str]):
     p = Parser(prog="explain.py", description=__doc__.split("\n")[0])
     p.add_argument("sweep", help="its name under --results, or its folder")
     p.add_argument("trial", type=positive(int, or_zero=True), help="its number")
-    p.add_argument("--results", help=f"where sweeps lie (default: {ROOT / 'results'})")
+    p.add_argument("--results", type=as_path, help=f"where sweeps lie (default: {ROOT / 'results'})")
     args = p.parse_args(arguments)
     args.sweep = sweep_folder(args.sweep, results_folder(args.results))
     return args

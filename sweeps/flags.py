@@ -2,14 +2,16 @@
 
 import os
 import re
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from datetime import datetime
 from pathlib import Path
 
+from sweeps.layout import is_taken
 from trainable.datasets import default_dataset, known
-from trainable.errors import BadInput, Parser, listed, number, positive, short
+from trainable.errors import BadInput, Parser, as_path, listed, number, positive, short
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = 200  # bytes of a name: a file system takes 255, and copies get a number
 
 
 def add_shared(p: Parser):
@@ -17,7 +19,7 @@ def add_shared(p: Parser):
     p.add_argument("--name", help="the sweep's folder under --results (default: date and dataset)")
     p.add_argument("--dataset", help=f"{known()} (default: the competition's if it is in data/, else the sample)")
     p.add_argument("--image-size", type=positive(int, 1024), help="pixels a side to read images at (default: as they are)")
-    p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
+    p.add_argument("--results", type=as_path, help="where sweeps lie (default: results/ of the project)")
     p.add_argument("--seed", type=positive(int, 2**31, or_zero=True), default=0, help="of all that is drawn")
     p.add_argument("--concurrent", type=positive(int), help="trials at a time (default: fill the cluster)")
     p.add_argument("--cpus-per-trial", type=positive(int), default=1, help="processors, and threads, a trial")
@@ -40,7 +42,8 @@ def settle(args: Namespace, kind: str = ""):
         args.dataset, args.why = default_dataset()
     if args.name is None:
         args.name = f"{datetime.now():%Y-%m-%d-%H%M%S}-{kind}{re.sub(r'[^a-zA-Z0-9.-]+', '-', args.dataset)[:60]}"
-    check_name("name", args.name)
+        args.name = args.name.rstrip(".")  # of a path that ends with it
+    check_new_name(args.name)
     args.results = results_folder(args.results)
     args.step_timeout = seconds("step-timeout", args.step_timeout)
 
@@ -48,25 +51,44 @@ def settle(args: Namespace, kind: str = ""):
 def check_name(flag: str, name: str):
     """Raises BadInput for what can be no sweep's name."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
-        raise BadInput(f"--{flag} {name!r}: up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit")
+        rule = "up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        raise BadInput(f"--{flag} {short(repr(name))}: {rule}")
 
 
-def results_folder(given: str | None) -> Path:
+def check_new_name(name: str):
+    """Raises BadInput for what can be no new sweep's name."""
+    check_name("name", name)
+    if (size := len(name.encode())) > LONGEST:
+        raise BadInput(f"--name {short(repr(name))} has {size} bytes in UTF-8; give at most {LONGEST}")
+    if name.endswith("."):
+        raise BadInput(f"--name {short(repr(name))} ends with a dot; leave it out")
+    if is_taken(name):
+        own = "a file or folder of the project's own lies there"
+        raise BadInput(f"--name {name!r}: {own}; choose another name")
+
+
+def results_folder(given: Path | None) -> Path:
     """Where sweeps lie."""
-    return Path(given or ROOT / "results").resolve()
+    return (given or ROOT / "results").resolve()
 
 
 def sweep_folder(given: str, results: Path, *holds: str) -> Path:
     """Of a sweep that is named, or pointed at as the folder that `holds` one of these files, record.db unless said; it need
-    not be there."""
+    not be there. Raises BadInput for what can be neither."""
+    try:
+        as_path(given)
+        as_path(str(results / given / "record.db"))
+    except ArgumentTypeError as wrong:
+        raise BadInput(f"{short(repr(given))} names no sweep: {wrong}") from wrong
     there = any(os.path.isfile(f"{given}/{name}") for name in holds or ("record.db",))
     return (Path(given) if there else results / given).resolve()
 
 
 def no_sweep(folder: Path, results: Path) -> BadInput:
     """That there is none in `folder`, and which there are."""
-    others = sorted({path.parent.name for name in ("record.db", "ensemble.json") for path in results.glob(f"*/{name}")})
-    return BadInput(f"{folder} holds no sweep; there are: {listed(others, folder.name) or 'none'}")
+    holding = ("record.db", "ensemble.json")
+    others = sorted({file.parent.name for name in holding for file in results.glob(f"*/{name}")})
+    return BadInput(f"{short(folder, 200)} holds no sweep; there are: {listed(others, folder.name) or 'none'}")
 
 
 def existing_sweep(given: str, results: Path, *holds: str) -> Path:

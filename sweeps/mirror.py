@@ -16,7 +16,7 @@ from sweeps.report import write_report
 from sweeps.resume import before
 from sweeps.search.record import newest_about, read
 from sweeps.show import logged, study, tracking, views
-from trainable.errors import BadInput, Parser, run
+from trainable.errors import BadInput, Parser, as_path, run
 
 
 def main() -> int:
@@ -64,7 +64,7 @@ def parse(arguments: list[str]):
     p.add_argument("sweep", help="its name under --results, or its folder")
     p.add_argument("--mlflow", metavar="URI", help="an MLflow server (default: mlflow.db under --results)")
     p.add_argument("--no-model", dest="model", action="store_false", help="do not register the ensemble as a model there")
-    p.add_argument("--results", help=f"where sweeps lie (default: {ROOT / 'results'})")
+    p.add_argument("--results", type=as_path, help=f"where sweeps lie (default: {ROOT / 'results'})")
     args = p.parse_args(arguments)
     args.sweep = sweep_folder(args.sweep, results_folder(args.results))
     return args

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sweeps.choose.model import FILE, Model
 from sweeps.flags import results_folder, sweep_folder
 from trainable import scores
-from trainable.errors import BadInput, Parser, run
+from trainable.errors import BadInput, Parser, as_path, run
 from trainable.predict import add_shared, settle, to_predict, write
 
 SEEN = ("train", "val")  # by the networks of finalists
@@ -21,7 +21,7 @@ SEEN = ("train", "val")  # by the networks of finalists
 def main():
     p = Parser(prog="predict.py", description=__doc__.split("\n")[0])
     p.add_argument("sweep", metavar="SWEEP", help=f"its name under --results, or a folder with {FILE}")
-    p.add_argument("--results", help="where sweeps lie (default: results/ of the project)")
+    p.add_argument("--results", type=as_path, help="where sweeps lie (default: results/ of the project)")
     p.add_argument("--cascade", action="store_true", help="ask the ensemble only where one fast network is unsure")
     add_shared(p)
     args = p.parse_args()

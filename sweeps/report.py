@@ -20,7 +20,7 @@ from sweeps.show.importance import compared, importance
 from sweeps.show.summary import print_across, print_table
 from trainable import files
 from trainable.datasets import Dataset, load
-from trainable.errors import BadInput, Parser, listed, run
+from trainable.errors import BadInput, Parser, as_path, listed, run
 
 HOLDS = ("record.db", "trials.parquet")
 
@@ -108,8 +108,8 @@ def parse(arguments: list[str]):
     p.add_argument("--view", choices=[*views.VIEWS, "importance"], help="print this table in place of the page")
     p.add_argument("--family", help="of its trials alone: what --view importance and others are about")
     p.add_argument("--json", action="store_true", help="print the table as JSON")
-    p.add_argument("--out", type=Path, help=f"where the page is written (default: {page.FILE} in the sweep's folder)")
-    p.add_argument("--results", help=f"where sweeps lie (default: {ROOT / 'results'})")
+    p.add_argument("--out", type=as_path, help=f"where the page is written (default: {page.FILE} in the sweep's folder)")
+    p.add_argument("--results", type=as_path, help=f"where sweeps lie (default: {ROOT / 'results'})")
     args = p.parse_args(arguments)
     if args.json and not args.view and len(args.sweeps) == 1:
         raise BadInput("--json is of a table; say which with --view")

@@ -15,15 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sweeps.search.record import rows
-from trainable.errors import BadInput, Parser, run
+from trainable.errors import BadInput, Parser, as_path, run
 
 PASSING = ("-wal", "-shm", "-journal", "lock")
 
 
 def main():
     p = Parser(prog="snapshot.py", description=__doc__.split("\n")[0])
-    p.add_argument("results", type=Path, help="the folder in which the sweeps lie")
-    p.add_argument("--into", type=Path, help="take them over into this folder, in place of making a copy")
+    p.add_argument("results", type=as_path, help="the folder in which the sweeps lie")
+    p.add_argument("--into", type=as_path, help="take them over into this folder, in place of making a copy")
     args = p.parse_args()
     if not args.into:
         snapshot(args.results.absolute())

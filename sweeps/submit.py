@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sweeps import layout
 from sweeps.compete import check, ledger
 from sweeps.compete.client import SETTINGS, Away, Kaggle, credentials, readable_by_others
 from sweeps.compete.ledger import Entry, Ledger
@@ -29,7 +30,7 @@ from sweeps.show.summary import print_table
 from trainable import files
 from trainable.datasets import Dataset
 from trainable.datasets.competition import FILE, METRICS
-from trainable.errors import BadInput, Parser, run
+from trainable.errors import BadInput, Parser, as_path, run
 from trainable.scores import interval
 
 HOLDS = ("record.db", "ensemble.json")
@@ -205,7 +206,7 @@ def by_hand(entry: Entry, path: Path) -> str:
 def alone(book: Ledger) -> Iterator[None]:
     """Raises BadInput where another process sends what is in the ledger."""
     book.results.mkdir(parents=True, exist_ok=True)
-    lock = Lock(book.path.with_suffix(".lock"))
+    lock = Lock(book.results / layout.SENDING)
     try:
         lock.take()
     except BadInput as wrong:
@@ -226,7 +227,7 @@ def parse(arguments: list[str]):
     p.add_argument("--list", action="store_true", help="print what was sent; --json for machines")
     p.add_argument("--json", action="store_true", help="with --list")
     p.add_argument("--wait", metavar="10m", default="10m", help="for the score, at most")
-    p.add_argument("--results", help=f"where sweeps lie (default: {ROOT / 'results'})")
+    p.add_argument("--results", type=as_path, help=f"where sweeps lie (default: {ROOT / 'results'})")
     args = p.parse_args(arguments)
     modes = [bool(args.sweep or args.best_of), args.pending, args.list]
     if sum(modes) != 1:

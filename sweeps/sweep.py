@@ -2,6 +2,7 @@
 
 import platform
 import sys
+import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ from sweeps.show import logged, summary, tracking, views
 from trainable import files
 from trainable.again import commit
 from trainable.datasets import load
-from trainable.errors import BadInput, NoRoom
+from trainable.errors import BadInput, NoRoom, short
 
 VERSIONS = ("ray", "torch", "torchvision", "optuna", "mlflow")
 
@@ -190,8 +191,10 @@ def _new_folder(args: Namespace) -> Path:
         raise BadInput(f"{folder} exists; choose another --name, or go on with it: --resume {args.name}")
     try:
         args.results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=args.results, prefix="."):
+            pass  # it can be written: better known before the search than after it
     except OSError as wrong:
-        raise BadInput(f"--results {args.results}: {wrong.strerror}; choose a folder that can be written") from wrong
+        raise BadInput(f"--results {short(args.results)}: {wrong.strerror}; choose a folder that can be written") from wrong
     return folder
 
 

@@ -4,9 +4,11 @@ import argparse
 import difflib
 import errno
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from pathlib import Path
 from typing import NoReturn
 
 LINE = 600  # characters of a message at most
@@ -20,6 +22,7 @@ UNUSABLE = (
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
+    errno.EEXIST,
     errno.ENAMETOOLONG,
     errno.ENOTDIR,
     errno.EISDIR,
@@ -127,6 +130,21 @@ def positive(kind: type, high: float = MOST, or_zero: bool = False) -> Callable[
         return value
 
     return parse
+
+
+def as_path(text: str) -> Path:
+    """An argparse type: a path that a file system can hold; nothing need lie there."""
+    why = "" if text else "it is empty"
+    try:
+        os.stat(text)
+    except ValueError:
+        why = "it holds a NUL character"
+    except OSError as wrong:
+        if wrong.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            why = wrong.strerror
+    if why:
+        raise argparse.ArgumentTypeError(f"{short(repr(text))} is no path ({why}); name a file or folder")
+    return Path(os.path.expanduser(text))
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:

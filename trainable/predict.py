@@ -25,7 +25,7 @@ from trainable.config import TrialConfig
 from trainable.datasets import DATA, DATASETS, folder, known, load
 from trainable.datasets.container import Dataset, Split
 from trainable.datasets.leak import refuse_leak, refuse_seen
-from trainable.errors import BadInput, Parser, positive, run
+from trainable.errors import BadInput, Parser, as_path, positive, run
 from trainable.fit import predict
 from trainable.saved import Problem
 from trainable.submission import write_submission
@@ -61,7 +61,9 @@ def main():
 
 def parse(arguments: list[str]) -> Namespace:
     p = Parser(prog="predict.py", description=__doc__.split("\n")[0])
-    p.add_argument("networks", nargs="+", metavar="NETWORK", help="a folder that train.py or a sweep saved a network in")
+    p.add_argument(
+        "networks", nargs="+", type=as_path, metavar="NETWORK", help="a folder that train.py or a sweep saved a network in"
+    )
     p.add_argument(
         "--views",
         type=positive(int, 1000),
@@ -78,10 +80,10 @@ def add_shared(p: Parser):
     """Which images, where, and the file to write: the flags of whatever predicts."""
     p.add_argument("--dataset", help=f"{known()} (default: the one that the first network was trained on, where that has a name)")
     p.add_argument("--split", help=f"which of its images: {', '.join(SPLITS)} (default: the first of these that it has)")
-    p.add_argument("--images", metavar="FOLDER", help="predict every image in this folder, instead of a dataset")
+    p.add_argument("--images", type=as_path, metavar="FOLDER", help="predict every image in this folder, instead of a dataset")
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
-    p.add_argument("--out", default="submission.csv", help="the file to write")
+    p.add_argument("--out", type=as_path, default="submission.csv", help="the file to write")
 
 
 def settle(args: Namespace):
@@ -90,9 +92,9 @@ def settle(args: Namespace):
         raise BadInput("--images is a folder by itself; leave --dataset and --split out")
     if args.split is not None and args.split not in SPLITS:
         raise BadInput(f"unknown split {args.split!r}; known: {', '.join(SPLITS)}")
-    if args.device:
+    if args.device is not None:
         check_device(args.device)
-    args.out = Path(args.out).resolve()
+    args.out = args.out.resolve()
     if args.out.is_dir():
         raise BadInput(f"--out {args.out} is a folder; name a file")
     if not args.out.parent.is_dir():

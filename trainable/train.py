@@ -23,7 +23,7 @@ from trainable.archs import ARCHS
 from trainable.config import ONLY_FINALISTS, TrialConfig
 from trainable.datasets import DATASETS, default_dataset, known, load
 from trainable.datasets.container import Dataset, all_labels, of_fold
-from trainable.errors import BadInput, Parser, positive, run, short
+from trainable.errors import BadInput, Parser, as_path, positive, run, short
 from trainable.fit import State, evaluate, fit, predict, settle
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -98,18 +98,22 @@ def parse(arguments: list[str]) -> Namespace:
     p.add_argument("--trial", metavar="SWEEP/NUMBER", help="train that trial of a sweep again, and compare the numbers")
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
-    p.add_argument("--results", help="where sweeps lie, for --trial (default: results/ of the project)")
+    p.add_argument("--results", type=as_path, help="where sweeps lie, for --trial (default: results/ of the project)")
     p.add_argument("--plot", action="store_true", help="draw the learning curves into curves.png")
-    p.add_argument("--out", help="the folder to save in (default: networks/<arch>-<seed>, with a number where that is taken)")
+    p.add_argument(
+        "--out",
+        type=as_path,
+        help="the folder to save in (default: networks/<arch>-<seed>, with a number where that is taken)",
+    )
     args = p.parse_args(arguments)
     if args.plot and args.all_labels:
         raise BadInput("--plot draws the error on val, and --all-labels leaves no val; leave one of them out")
     args.why = "asked for"
-    if args.trial:
+    if args.trial is not None:
         again(args, arguments)
     if args.dataset is None:
         args.dataset, args.why = default_dataset()
-    if args.device:
+    if args.device is not None:
         check_device(args.device)
     args.out = free_folder(args.out, ROOT / "networks" / f"{args.arch}-{args.seed}")
     return args
@@ -121,17 +125,17 @@ def again(args: Namespace, arguments: list[str]):
     other = [flag.partition("=")[0] for flag in arguments if flag.startswith("--") and flag.partition("=")[0] not in own]
     if other:
         raise BadInput(f"{other[0]}: --trial says what is trained; leave it out")
-    args.trial = recorded(args.trial, Path(args.results or ROOT / "results"))
+    args.trial = recorded(args.trial, args.results or ROOT / "results")
     args.dataset, args.image_size, args.why = args.trial.dataset, args.trial.image_size, f"trial {args.trial.name}"
     args.arch, args.seed = args.trial.config.arch, args.trial.config.seed
     args.threads = args.threads or args.trial.threads
     args.out = args.out or free_folder(None, ROOT / "networks" / args.trial.name)
 
 
-def free_folder(asked: str | None, default: Path) -> Path:
+def free_folder(asked: Path | None, default: Path) -> Path:
     """Where to save; raises BadInput where a network lies already. The default gets a number if it is taken."""
     if asked:
-        folder = Path(asked).resolve()
+        folder = asked.resolve()
         if (folder / saved.CONFIG).exists():
             raise BadInput(f"--out {folder} holds a network already; choose another folder")
         return folder

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def start_from(network: nn.Sequential, arch: str, source: str, data) -> tuple[st
     Raises:
         BadInput: there are no such weights, they cannot be read, or they are another network's.
     """
-    classes, path = None, Path(source).expanduser()
+    classes, path = None, Path(os.path.expanduser(source))
     if source == "torchvision":
         tensors, seen = published(arch), ("imagenet",)
     elif path.is_dir():

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from sweeps import layout
 from trainable import files
 from trainable.datasets.competition import METRICS
 
-FILE = "submissions.parquet"
+FILE = layout.LEDGER
 SENT = ("pending", "scored", "error")  # they are at Kaggle
 # In the order in which an entry goes through them; `refused` was never taken.
 STATES = ("waiting", "sending", *SENT, "refused")
@@ -81,7 +82,7 @@ class Ledger:
 
     def file_of(self, entry: Entry) -> Path:
         """The file as it was when it was offered."""
-        return self.results / "submissions" / f"{entry.mark}.csv"
+        return self.results / layout.SENT / f"{entry.mark}.csv"
 
     def add(self, entry: Entry, path: Path) -> Entry:
         """With a copy of the file, which a sweep that goes on would write anew."""

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from sweeps import layout
 from sweeps.show.logged import System, columns, dataset
 from trainable.archs import ARCHS
 
@@ -23,7 +24,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 STATUS = {"complete": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED", "failed": "FAILED"}
-FILE = "mlflow.db"  # under results/
+FILE = layout.MLFLOW
 FILES = (
     "ensemble.json",
     "submission.csv",
@@ -41,7 +42,7 @@ SAMPLE = 10.0  # seconds between two looks at the driver's machine
 def place(uri: str | None, results: Path) -> tuple[str, Path | None]:
     """The store, and the folder for a new experiment's artifacts (None: the server's own): of the server that was asked for, or
     beside the sweeps."""
-    return (uri, None) if uri else (f"sqlite:///{results / FILE}", results / "mlflow-artifacts")
+    return (uri, None) if uri else (f"sqlite:///{results / FILE}", results / layout.ARTIFACTS)
 
 
 class Tracker:

@@ -39,7 +39,7 @@ def load(path: str, data: Path, image_size: int | tuple[int, int] | None = None,
         BadInput: no such file, columns that are of neither form, a value or a file that is missing or wrong, fewer than
             two classes, or one that train lacks.
     """
-    where = Path(path).expanduser()
+    where = Path(os.path.expanduser(path))
     main = where / "train.csv" if where.is_dir() else where
     if not main.is_file():
         raise BadInput(f"csv:{path}: there is no file {main}; it should be a CSV, or a folder with train.csv")

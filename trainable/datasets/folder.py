@@ -75,7 +75,7 @@ def loose(
 
 
 def _root(path: str, right: str) -> Path:
-    root = Path(path).expanduser()
+    root = Path(os.path.expanduser(path))
     if not root.is_dir():
         raise BadInput(f"{path}: there is no such folder; {right}")
     return root
