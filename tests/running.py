@@ -178,3 +178,23 @@ def processes_under(root: int) -> list[int]:
         frontier = [pid for pid, parent in parents.items() if parent in frontier]
         found += frontier
     return found
+
+
+def belonging(driver: int, token: str) -> dict[int, str]:
+    """Every process of a sweep that was started with `token` in its environment, the driver among them: id -> command line.
+
+    Found by the environment, by an open file of the driver's Ray session (setproctitle may write over the environment), and as
+    a descendant of the driver. One that has ended, and waits for its parent, is none.
+    """
+    found, descendants = {}, {str(pid) for pid in processes_under(driver)}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state = (folder / "stat").read_text().rsplit(")", 1)[1].split()[0]
+            is_marked = token.encode() in (folder / "environ").read_bytes()
+            is_open = any(f"_{driver}/" in link and "/session_" in link for link in map(os.readlink, (folder / "fd").iterdir()))
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except OSError:
+            continue  # it ended meanwhile, or is another user's
+        if state != "Z" and (is_marked or is_open or folder.name in descendants):
+            found[int(folder.name)] = line
+    return found

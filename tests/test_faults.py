@@ -15,7 +15,7 @@ import chaos
 import pytest
 import ray
 from killed_at import PLACES
-from running import ROOT, SWEEP, check_folder, check_mlflow, count, finish, hear, resume, start, wait
+from running import ROOT, SWEEP, belonging, check_folder, check_mlflow, count, finish, hear, resume, start, wait
 
 from sweeps.search import launch
 from sweeps.search.cluster import cluster
@@ -65,6 +65,30 @@ def test_chaos(mine):
     assert chaos.facts(folder) == chaos.facts(mine / "whole")
     assert len(rows(folder / "record.db", "drivers")) == 1 + len(PLACES)
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda folder, processes: any("gcs_server" in line for line in processes),
+        pytest.param(lambda folder, processes: count(folder / "record.db", "rungs") >= 1, marks=pytest.mark.long),
+    ],
+    ids=["while Ray starts", "in the search"],
+)
+def test_nothing_outlives_a_killed_driver(moment, mine, monkeypatch):
+    """faults.md 1: the driver alone is killed; its guard ends after all the others, and leaves nothing of Ray's session."""
+    monkeypatch.setenv("SWEEP_TEST", str(mine))
+    sweep = start(mine, *TINY, "--trials", "40")
+    folder = mine / "results" / "s"
+    wait(lambda: moment(folder, belonging(sweep.pid, str(mine)).values()))
+    before = belonging(sweep.pid, str(mine))
+    (guard,) = [pid for pid, line in before.items() if "guard.py" in line]
+    sweep.kill()
+    sweep.wait()
+    wait(lambda: guard not in belonging(sweep.pid, str(mine)))
+    assert belonging(sweep.pid, str(mine)) == {}, before
+    assert not list((Path(tempfile.gettempdir()) / "ray").glob(f"session_*_{sweep.pid}"))
+    sweep.stdout.close()
 
 
 @pytest.mark.long

@@ -3,12 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import ray
 import torch
+from ray._common.utils import get_default_ray_temp_dir
 
 from sweeps.search.connect import BOOTSTRAP, autoscaled, connect, machines, sweeps_at_work
+from sweeps.search.guard import Guard
 from trainable import engine
 from trainable.config import TrialConfig
 from trainable.datasets.container import Dataset
@@ -106,19 +108,23 @@ def cluster(
     Raises:
         BadInput: a trial asks for more than any machine has, or the address does not answer.
     """
-    local = {}
+    local, guard = {}, None
     if not address:
         here = [{"CPU": engine.cores(), "GPU": torch.cuda.device_count()}]
         Places(lambda: here, cpus, gpus, concurrent)  # complain before Ray's ten seconds
         local = {"num_cpus": here[0]["CPU"], "num_gpus": here[0]["GPU"], "include_dashboard": False}
-    connect(address or "local", **local)
+        guard = Guard(get_default_ray_temp_dir())
     try:
+        with guard.marking() if guard else nullcontext():
+            connect(address or "local", **local)
         grow = autoscaled(BOOTSTRAP) if address else []
         if gpus is None and any(node.get("GPU", 0) >= 1 for node in [*machines(), *grow]):
             gpus = measure()
         yield Places(machines, cpus, gpus, concurrent, grow, sweeps_at_work)
     finally:
         ray.shutdown()
+        if guard:
+            guard.dismiss()
 
 
 def gpu_share(configs: Sequence[TrialConfig], data: Dataset, warn: Callable[[str], None]) -> float:
