@@ -162,6 +162,9 @@ def run(main: Callable[[], int | None]) -> NoReturn:
             status = _fails(2, f"{short(wrong.filename)}: {wrong.strerror}; name a path that can be used")
         else:
             raise
+    except MemoryError as wrong:
+        said = str(wrong).splitlines()
+        status = _fails(1, f"out of memory{f': {said[0]}' if said else ''}")
     except FloatingPointError as diverged:
         status = _fails(1, f"{diverged}; a lower learning rate may help")
     except KeyboardInterrupt:

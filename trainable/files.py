@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from trainable import reading
+
 
 def write(path: Path, content: bytes | str) -> str:
     """Write a file under a temporary name, sync it, rename it. Returns its SHA-256 in hex."""
@@ -30,8 +32,9 @@ def write_json(path: Path, value) -> str:
 
 
 def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """The SHA-256 of a regular file, in hex."""
+    with reading.opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def is_whole(path: Path, sha256: str) -> bool:

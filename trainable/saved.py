@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from trainable import reading
 from trainable.archs import build_network
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
@@ -89,11 +90,13 @@ def load(folder: Path | str) -> tuple[nn.Module, TrialConfig, Problem]:
     """
     folder = Path(folder)
     try:
-        return unpack({name: (folder / name).read_bytes() for name in (CONFIG, WEIGHTS)})
+        return unpack({name: reading.read(folder / name, times=3) for name in (CONFIG, WEIGHTS)})
     except OSError as wrong:
         raise missing(folder, wrong) from wrong
 
 
 def missing(folder: Path, wrong: OSError) -> BadInput:
     """What to raise where a file of a saved network cannot be read."""
-    return BadInput(f"{folder} holds no saved network: there is no {Path(wrong.filename).name} in it")
+    name = Path(wrong.filename).name
+    why = f"there is no {name} in it" if isinstance(wrong, FileNotFoundError) else f"{name} cannot be read: {wrong.strerror}"
+    return BadInput(f"{folder} holds no saved network: {why}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
+from trainable import reading
 from trainable.errors import BadInput
 from trainable.saved import CONFIG, WEIGHTS, missing
 
@@ -78,7 +79,7 @@ def published(arch: str) -> dict[str, Tensor]:
 def folder(path: Path, arch: str) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
     """The tensors of a saved network, the datasets they have seen, and the classes it knows."""
     try:
-        about = json.loads((path / CONFIG).read_bytes())
+        about = json.loads(reading.read(path / CONFIG, most=reading.SETTINGS))
         other = about["config"]["arch"]
         problem = about["problem"]
         seen = tuple(map(str, problem.get("seen") or [problem["dataset"]]))
@@ -94,7 +95,7 @@ def folder(path: Path, arch: str) -> tuple[dict[str, Tensor], tuple[str, ...], t
 
 def read(path: Path) -> dict[str, Tensor]:
     try:
-        return safetensors.torch.load(path.read_bytes())
+        return safetensors.torch.load(reading.read(path, times=2))
     except OSError as wrong:
         raise BadInput(f"no weights at {path}: {wrong.strerror}") from wrong
     except safetensors.SafetensorError as wrong:

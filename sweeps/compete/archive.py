@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from trainable import reading
 from trainable.errors import BadInput
 
 RATIO = 200  # a member may unpack to so many times its size; the competition's CSVs to nine times
@@ -16,7 +17,7 @@ def check(path: Path) -> dict[str, int]:
     """Its members' sizes in bytes. Raises BadInput unless it is a whole zip file of plain files that stay in their folder and
     unpack to what they can be meant to."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading.archive(path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
             for member in members:
                 _check(path, member)
@@ -57,7 +58,7 @@ def unpack(path: Path, to: Path):
     part = to.with_name(f".{to.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading.archive(path) as archive:
             archive.extractall(part)
         part.rename(to)
     finally:

@@ -1,9 +1,12 @@
 """Is this file what the competition takes?"""
 
 import csv
+import io
 from pathlib import Path
 
+from trainable import reading
 from trainable.datasets import Dataset
+from trainable.datasets.competition import ROW
 from trainable.errors import BadInput
 
 
@@ -12,11 +15,14 @@ def check(path: Path, data: Dataset):
     labels that there are."""
     name = f"{path.parent.name}/{path.name}"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file))
+        with reading.opened(path) as file:
+            reading.require(ROW / 4 * reading.size_of(file), path)
+            rows = list(csv.reader(io.TextIOWrapper(file, "utf-8", newline="")))
     except FileNotFoundError as missing:
         raise BadInput(f"there is no {path}; a sweep that has ended writes it") from missing
-    except (OSError, ValueError, csv.Error) as wrong:
+    except OSError as wrong:
+        raise BadInput(f"{path} cannot be read as a CSV: {wrong.strerror}") from wrong
+    except (UnicodeDecodeError, csv.Error) as wrong:
         raise BadInput(f"{path} cannot be read as a CSV: {wrong}") from wrong
     header, ids, classes = [data.id_column, data.label_column], list(map(str, data.unlabelled.ids.tolist())), set(data.classes)
     if not rows:

@@ -136,13 +136,6 @@ def test_bad_zip(tmp_path):
         load("digit-recognizer", tmp_path)
 
 
-def test_a_zip_that_unpacks_to_too_much(tmp_path, monkeypatch):
-    monkeypatch.setattr(digit_recognizer, "LARGEST", 100_000)
-    put_zip(tmp_path)
-    with pytest.raises(BadInput, match="would unpack to over"):
-        load("digit-recognizer", tmp_path)
-
-
 def test_the_sample_cut_short(tmp_path):
     (tmp_path / "digits-sample.parquet").write_bytes(b"PAR1 and not much more")
     with pytest.raises(BadInput, match="git checkout"):

@@ -3,11 +3,14 @@
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+
+from trainable import reading
 
 KEPT = 4  # files a dataset; a sweep at another image size does not throw the first one out
 
@@ -20,10 +23,14 @@ def cached(data: Path, name: str, key, make: Callable[[], dict[str, np.ndarray]]
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = data / ".cache" / f"{name}-{digest}.npz"
     try:
-        with np.load(path, allow_pickle=False) as kept:
-            return dict(kept)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        pass  # not there, or not whole
+        with reading.archive(path) as archive:
+            promised = sum(member.file_size for member in archive.infolist())
+            with np.load(archive.fp, allow_pickle=False) as kept:
+                reading.require(promised, path)
+                return dict(kept)
+    # Not there, or not whole. MemoryError: an array's header promises more than there is.
+    except (OSError, ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile):
+        pass
     arrays = make()
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with suppress(OSError):

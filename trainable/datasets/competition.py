@@ -2,19 +2,22 @@
 
 import csv
 import io
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 
-from trainable.datasets import tables
+from trainable import reading
 from trainable.datasets.container import Competition, Dataset
 from trainable.errors import BadInput, lookup
 
 FILE = "competition.toml"
 METRICS = {"accuracy": True, "error": False}  # the share that is right, or wrong; whether more is better
 KEYS = ("slug", "sample", "metric")
+ROW = 200  # bytes of memory for a row of a sample, of 4 bytes or more
 
 
 def competing(data: Dataset, root: Path) -> Dataset:
@@ -31,11 +34,15 @@ def competing(data: Dataset, root: Path) -> Dataset:
         BadInput: the description or the sample cannot be used, or the sample names an image that is not to be predicted.
     """
     path = root / FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         return data
     try:
-        told = tomllib.loads(path.read_text())
-    except (ValueError, OSError) as wrong:
+        told = tomllib.loads(reading.read(path, most=reading.SETTINGS).decode())
+    except OSError as wrong:
+        raise BadInput(f"cannot read {path}: {wrong.strerror}") from wrong
+    except RecursionError as wrong:
+        raise BadInput(f"cannot read {path}: it is nested too deeply") from wrong
+    except ValueError as wrong:
         raise BadInput(f"cannot read {path}: {str(wrong).splitlines()[0]}") from wrong
     for key in told:
         lookup(dict.fromkeys(KEYS), key, f"key in {path.name}")
@@ -51,19 +58,32 @@ def competing(data: Dataset, root: Path) -> Dataset:
     return replace(data, unlabelled=asked, id_column=id_column, label_column=label_column, competition=competition)
 
 
-def read_sample(source: Path | io.BytesIO) -> tuple[tuple[str, str], list[str]]:
+def read_sample(path: Path) -> tuple[tuple[str, str], list[str]]:
     """The two columns of a sample submission, and the ids in its order, as they stand there. Raises BadInput where it is none."""
-    name = tables.name_of(source)
     try:
-        text = (source.read_bytes() if isinstance(source, Path) else source.getvalue()).decode("utf-8-sig")
+        with reading.opened(path) as file:
+            return parse_sample(file, path.name, reading.size_of(file))
     except FileNotFoundError as missing:
-        raise BadInput(f"there is no {source}; it should be the competition's sample submission") from missing
-    except (OSError, ValueError) as wrong:
+        raise BadInput(f"there is no {path}; it should be the competition's sample submission") from missing
+    except OSError as wrong:
+        raise BadInput(f"cannot read {path}: {wrong.strerror}") from wrong
+
+
+def parse_sample(file: BinaryIO, name: str, size: int) -> tuple[tuple[str, str], list[str]]:
+    """As `read_sample`, from an open file of so many bytes; `name` is for messages."""
+    reading.require(ROW / 4 * size, name)
+    try:
+        rows = filter(None, csv.reader(io.TextIOWrapper(file, "utf-8-sig", newline="")))
+        header, ids = next(rows, []), []
+        for row in rows:
+            if len(row) != 2:
+                header = header if len(header) != 2 else row
+                break
+            ids.append(row[0])
+    except (UnicodeDecodeError, csv.Error) as wrong:
         raise BadInput(f"cannot read {name}: {wrong}") from wrong
-    header, *rows = [row for row in csv.reader(io.StringIO(text)) if row] or [[]]
-    if len(header) != 2 or any(len(row) != 2 for row in rows):
+    if len(header) != 2:
         raise BadInput(f"{name} has {len(header)} columns; a sample submission has two, ids and labels, in every row")
-    ids = [row[0] for row in rows]
     if not all(ids) or len(set(ids)) < len(ids):
         raise BadInput(f"{name}: an id is missing or there twice")
     return tuple(header), ids

@@ -9,7 +9,6 @@
 A test.csv without labels is what to predict; competition.toml beside it says where predictions go: see competition.py.
 """
 
-import csv
 import functools
 import math
 import os
@@ -17,7 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from trainable.datasets import images, tables
 from trainable.datasets.cache import cached, stamps
@@ -41,12 +39,15 @@ def load(path: str, data: Path, image_size: int | tuple[int, int] | None = None,
     """
     where = Path(os.path.expanduser(path))
     main = where / "train.csv" if where.is_dir() else where
-    if not main.is_file():
+    if not os.path.lexists(main):
         raise BadInput(f"csv:{path}: there is no file {main}; it should be a CSV, or a folder with train.csv")
     sources = {"train": main}
     if main.name == "train.csv":
         others = {split: main.with_name(f"{split}.csv") for split in ("val", "test")}
-        sources |= {split: source for split, source in others.items() if source.is_file()}
+        sources |= {split: source for split, source in others.items() if os.path.lexists(source)}
+    for source in sources.values():
+        with tables.opened(source):  # a link that leads nowhere is found here
+            pass
     name = f"csv-{slug(main.resolve().parent.name if main.name == 'train.csv' else main.stem)}"
     key = (FORMAT, str(main.resolve()), stamps(main.parent, [source.name for source in sources.values()]))
     arrays = cached(data, name, key, lambda: _parse(sources))
@@ -81,47 +82,46 @@ def _parse(sources: dict[str, Path]) -> dict[str, np.ndarray]:
     """For each split: labels (none where there is no such column), ids, and files or pixels [n, channels, side, side]."""
     out = {}
     for split, source in sources.items():
-        columns = _columns(source)
-        label, named = columns.get("label"), [columns[name] for name in FILE_COLUMNS if name in columns]
-        own = columns.get("id", named[0] if named else None)
-        rest = [column for name, column in columns.items() if name != "label" and name not in FILE_COLUMNS]
-        if split == "train":
-            out["label_column"], pixels, shape = np.array(label), rest, _shape(len(rest))
-        if label is None and split != "test":
-            raise BadInput(f"{source.name} has no column label; it has {_some(columns.values())}")
-        if shape and sorted(rest) != sorted(pixels):
-            raise BadInput(f"{source.name} should have the same {len(pixels)} pixel columns as train.csv; it has {_some(rest)}")
-        if not shape and not named:
-            raise BadInput(
-                f"{source.name} has {len(rest)} columns that are not the label, {_some(rest)}; it should have side x side or "
-                f"3 x side x side of pixels with a side of {SMALLEST} to {LARGEST}, or a "
-                f"column {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]} of image files"
-            )
-        table = tables.read(source, text=tuple(filter(None, (label, *named))))
-        text = {column: _text(table[column], f"{source.name}, {column}") for column in filter(None, (label, *named))}
+        with tables.opened(source) as table:
+            columns = _columns(table)
+            label, named = columns.get("label"), [columns[name] for name in FILE_COLUMNS if name in columns]
+            own = columns.get("id", named[0] if named else None)
+            rest = [column for name, column in columns.items() if name != "label" and name not in FILE_COLUMNS]
+            if split == "train":
+                out["label_column"], pixels, shape = np.array(label), rest, _shape(len(rest))
+            if label is None and split != "test":
+                raise BadInput(f"{source.name} has no column label; it has {_some(columns.values())}")
+            if shape and sorted(rest) != sorted(pixels):
+                raise BadInput(
+                    f"{source.name} should have the same {len(pixels)} pixel columns as train.csv; it has {_some(rest)}"
+                )
+            if not shape and not named:
+                raise BadInput(
+                    f"{source.name} has {len(rest)} columns that are not the label, {_some(rest)}; it should have side x side or "
+                    f"3 x side x side of pixels with a side of {SMALLEST} to {LARGEST}, or a "
+                    f"column {', '.join(FILE_COLUMNS[:-1])} or {FILE_COLUMNS[-1]} of image files"
+                )
+            texts = tuple(filter(None, (label, *named)))
+            text, values = table.read(texts, dict.fromkeys(pixels, 255) if shape else None)
+        for column in texts:
+            _check_complete(text[column], f"{source.name}, {column}")
         for column in {own, *named[:1]} - {None}:
             _check_unique(text[column], f"{source.name}, {column}")
         out[f"{split}.labels"] = text[label] if label else np.array([], dtype=str)
-        out[f"{split}.ids"] = _ids(text[own]) if own else np.arange(1, table.num_rows + 1)
+        out[f"{split}.ids"] = _ids(text[own]) if own else np.arange(1, len(values) + 1)
         out["id_column"] = np.array(own or "ImageId")  # the last's: what is predicted is in test.csv
         if shape:
-            values = tables.pixels(table, pixels, source.name).reshape(-1, *shape)
-            out[f"{split}.pixels"] = np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+            out[f"{split}.pixels"] = np.ascontiguousarray(values.reshape(-1, *shape).transpose(0, 3, 1, 2))
         else:
             out[f"{split}.files"] = text[named[0]]
     return out
 
 
-def _columns(source: Path) -> dict[str, str]:
+def _columns(table: tables.Table) -> dict[str, str]:
     """The header: names in small letters -> names as they stand there."""
-    try:
-        with open(source, newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error) as wrong:
-        raise BadInput(f"cannot read {source.name}: {wrong}") from wrong
-    columns = {column.strip().lower(): column for column in header}
-    if len(columns) < len(header):
-        raise BadInput(f"{source.name}: two of its columns have the same name; it has {_some(header)}")
+    columns = {column.strip().lower(): column for column in table.columns}
+    if len(columns) < len(table.columns):
+        raise BadInput(f"{table.name}: two of its columns have the same name; it has {_some(table.columns)}")
     return columns
 
 
@@ -139,11 +139,9 @@ def _shape(pixels: int) -> tuple[int, int, int] | None:
     return None
 
 
-def _text(column: pa.ChunkedArray, where: str) -> np.ndarray:
-    values = np.array(column.to_pylist(), dtype=str)
+def _check_complete(values: np.ndarray, where: str):
     if (values == "").any():
         raise BadInput(f"{where}: row {1 + int((values == '').argmax())} has no value")
-    return values
 
 
 def _check_unique(values: np.ndarray, where: str):

@@ -4,19 +4,20 @@ Read from `digit-recognizer.zip` as Kaggle delivers it, or from `train.csv` and 
 test: their labels are Kaggle's alone, so none of the 42,000 is put aside as a second one.
 """
 
-import io
+import os
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
+from trainable import reading
 from trainable.datasets import tables
 from trainable.datasets.cache import cached, stamps
-from trainable.datasets.competition import read_sample
+from trainable.datasets.competition import parse_sample
 from trainable.datasets.container import Competition, Dataset, Split, cut, nothing
-from trainable.datasets.tables import LARGEST
 from trainable.errors import BadInput
 
 COMPETITION = Competition("digit-recognizer")
@@ -30,7 +31,7 @@ PIXELS = [f"pixel{i}" for i in range(SIDE * SIDE)]
 
 def find(data: Path) -> str | None:
     """The file it would be read from."""
-    return next((name for name in FILES if (data / name).exists()), None)
+    return next((name for name in FILES if os.path.lexists(data / name)), None)
 
 
 def load(data: Path) -> Dataset:
@@ -44,8 +45,10 @@ def load(data: Path) -> Dataset:
     sources = [found] if found.endswith(".zip") else ["train.csv", "test.csv"]
     try:
         key = (FORMAT, stamps(data, sources))
-    except FileNotFoundError as missing:
-        raise BadInput(f"{missing.filename} is missing; train.csv and test.csv belong together") from missing
+    except OSError as wrong:
+        if isinstance(wrong, FileNotFoundError) and len(sources) > 1:
+            raise BadInput(f"{wrong.filename} is missing; train.csv and test.csv belong together") from wrong
+        raise BadInput(f"cannot read {wrong.filename}: {wrong.strerror}") from wrong
     arrays = cached(data, "digit-recognizer", key, lambda: _parse([data / source for source in sources]))
     labelled = Split(_images(arrays["train"]), arrays["labels"], np.arange(1, len(arrays["labels"]) + 1))
     train, val = cut(labelled, VAL, classes=10)
@@ -60,26 +63,27 @@ def _images(pixels: np.ndarray) -> np.ndarray:
 
 def _parse(sources: list[Path]) -> dict[str, np.ndarray]:
     if sources[0].suffix == ".zip":
-        train, test, sample = _unzip(sources[0])
-    else:
-        train, test = sources
-        sample = None
-    labelled = _table(train, ["label", *PIXELS])
-    asked = _table(test, PIXELS)
-    if sample and read_sample(sample) != (("ImageId", "Label"), [str(i + 1) for i in range(asked.num_rows)]):
-        raise BadInput(f"{tables.name_of(sample)} should have ImageId, from 1 to {asked.num_rows}, and Label")
-    return {
-        "labels": tables.integers(labelled["label"], 9, f"{tables.name_of(train)}, label").astype(np.int64),
-        "train": tables.pixels(labelled, PIXELS, tables.name_of(train)),
-        "test": tables.pixels(asked, PIXELS, tables.name_of(test)),
-    }
+        with _unzipped(sources[0]) as tables_of:
+            return _read(*tables_of)
+    train, test = sources
+    with tables.opened(train) as labelled, tables.opened(test) as asked:
+        return _read(labelled, asked)
 
 
-def _table(source: Path | io.BytesIO, columns: list[str]) -> pa.Table:
-    table = tables.read(source)
-    if table.column_names != columns:
+def _read(labelled: tables.Table, asked: tables.Table, sample: tuple | None = None) -> dict[str, np.ndarray]:
+    pixels = dict.fromkeys(PIXELS, 255)
+    _, train = _columns(labelled, ["label", *PIXELS]).read(numbers={"label": 9, **pixels})
+    _, test = _columns(asked, PIXELS).read(numbers=pixels)
+    if sample and sample[1] != (("ImageId", "Label"), [str(i + 1) for i in range(len(test))]):
+        raise BadInput(f"{sample[0]} should have ImageId, from 1 to {len(test)}, and Label")
+    return {"labels": train[:, 0].astype(np.int64), "train": np.ascontiguousarray(train[:, 1:]), "test": test}
+
+
+def _columns(table: tables.Table, columns: list[str]) -> tables.Table:
+    """The table, if these are its columns."""
+    if table.columns != columns:
         raise BadInput(
-            f"{tables.name_of(source)} has {table.num_columns} columns, {table.column_names[0]} to {table.column_names[-1]}; "
+            f"{table.name} has {len(table.columns)} columns, {table.columns[0]} to {table.columns[-1]}; "
             f"it should have {len(columns)}, {columns[0]} to {columns[-1]}"
         )
     return table
@@ -88,23 +92,28 @@ def _table(source: Path | io.BytesIO, columns: list[str]) -> pa.Table:
 def check(path: Path):
     """Raises BadInput unless `path` is the competition's archive as Kaggle delivers it, whole."""
     _parse([path])
-    if not _unzip(path)[2]:
-        raise BadInput(f"{path} has no {SAMPLE} in it; download it again")
+    with reading.archive(path) as archive:
+        if SAMPLE not in archive.namelist():
+            raise BadInput(f"{path} has no {SAMPLE} in it; download it again")
 
 
-def _unzip(path: Path) -> tuple[io.BytesIO, io.BytesIO, io.BytesIO | None]:
-    """train.csv, test.csv and, where it is there, the sample submission."""
+@contextmanager
+def _unzipped(path: Path) -> Iterator[tuple]:
+    """train.csv, test.csv and, where it is there, the sample submission (its name, and what it says), while the file is open."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with reading.archive(path) as archive, ExitStack() as stack:
             files = []
-            for name in ("train.csv", "test.csv", *({SAMPLE} & set(archive.namelist()))):
-                if archive.getinfo(name).file_size > LARGEST:
-                    raise BadInput(f"{name} in {path} would unpack to over {LARGEST >> 30} GiB; Kaggle's has 77 MB")
-                file = io.BytesIO(archive.read(name))
-                file.name = f"{path.name}:{name}"
-                files.append(file)
-            return files[0], files[1], files[2] if len(files) > 2 else None
+            for name in ("train.csv", "test.csv"):
+                size = archive.getinfo(name).file_size
+                files.append(tables.Table(stack.enter_context(archive.open(name)), f"{path.name}:{name}", size))
+            if SAMPLE in archive.namelist():
+                about = archive.getinfo(SAMPLE)
+                name = f"{path.name}:{SAMPLE}"
+                files.append((name, parse_sample(stack.enter_context(archive.open(about)), name, about.file_size)))
+            yield tuple(files)
     except KeyError as missing:
         raise BadInput(f"{path} has no train.csv and test.csv in it: {missing.args[0]}") from missing
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as wrong:  # RuntimeError: with a password
+    except OSError as wrong:
+        raise BadInput(f"cannot read {path}: {wrong.strerror or wrong}") from wrong
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as wrong:  # RuntimeError: with a password
         raise BadInput(f"{path} is not a whole zip file ({wrong}); download it again") from wrong

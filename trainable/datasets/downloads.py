@@ -47,7 +47,7 @@ def fetch(folder: Path, urls: Sequence[str], md5: str) -> Path:
         BadInput: it is there and is damaged, or no server has it.
     """
     path = folder / os.path.basename(urls[0])
-    if path.exists():
+    if os.path.lexists(path):
         if not check_integrity(path, md5):
             raise BadInput(f"{path} is damaged: its md5 should be {md5}; delete it, and it is downloaded again")
         return path

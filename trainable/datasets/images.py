@@ -1,20 +1,24 @@
 """Image files into one array: anything that PIL opens, mixed sizes and modes, decoded by all cores."""
 
 import io
+import math
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from trainable import reading
 from trainable.datasets.cache import cached, stamps
 from trainable.datasets.container import naturally
-from trainable.datasets.shape import SMALLEST, check_channels, size_of
+from trainable.datasets.shape import SMALLEST, check_channels, require_room, size_of
 from trainable.errors import BadInput
 
 FORMAT = 2  # of the cache: count up when what is cached changes
@@ -25,7 +29,13 @@ OTHERS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
 EXTENSIONS = {e for e, f in Image.registered_extensions().items() if f in Image.OPEN and f not in OTHERS}
 FORMATS = sorted(set(Image.OPEN) - OTHERS)
 EXIF_ORIENTATION = 0x0112
+TILE_WIDTH, TILE_LENGTH = 0x0142, 0x0143
 GREY = {"1", "L", "LA", "La"}
+THREADS = min(32, (os.cpu_count() or 1) + 4)
+METADATA = 64 << 20  # bytes of a file beside its pixels: as much text as PIL takes of a PNG
+IN_FILE = 3  # bytes of memory for one of a file's text: PIL has it in blocks, as a whole, and decoded
+PER_PIXEL = 20  # bytes of memory: PIL has 4 a pixel, and while it converts some copies
+RAW = 16  # bytes of a file for a pixel, at most: four channels of 16 bits, and room for what does not compress
 
 
 def is_image(name: str) -> bool:
@@ -74,6 +84,7 @@ def _decode_all(root: Path, files: dict[str, list[str]], size, channels) -> dict
         heights, widths, greys = zip(*looks or [(SMALLEST, SMALLEST, True)], strict=True)
         size = size or _choose(np.array([heights, widths]))
         channels = channels or (1 if all(greys) else 3)
+    require_room(sum(map(len, files.values())), (channels, *size), root.name)
     arrays = {split: np.empty((len(names), channels, *size), dtype=np.uint8) for split, names in files.items()}
     slots = [image for array in arrays.values() for image in array]  # views
     names = [name for own in files.values() for name in own]
@@ -94,19 +105,45 @@ def _choose(sides: np.ndarray) -> tuple[int, int]:
     return side, side
 
 
+class Memory:
+    """Memory for decoding, free when it begins: small images get a share of half of it each, a large one waits to be alone.
+
+    Args:
+        threads: that decode at a time.
+    """
+
+    def __init__(self, threads: int):
+        self.most = reading.free() // 2
+        self.share = self.most // (2 * threads)
+        self.alone = threading.RLock()
+
+    @contextmanager
+    def taken(self, needed: float) -> Iterator[None]:
+        """Raises ValueError if an image needs more than there is."""
+        if needed > self.most:
+            raise ValueError(
+                f"it would need {needed / 1e9:,.1f} GB of memory, and {self.most / 1e9:,.1f} GB are free for it; save it smaller"
+            )
+        with self.alone if needed > self.share else nullcontext():
+            yield
+
+
 def _each(work: Callable, root: Path, names: list[str], what: str, *more) -> list[tuple]:
     """What `work` returns for every file, and the exception it raised instead.
 
     In threads: PIL lets go of the interpreter's lock while it decodes.
     """
 
+    memory = Memory(THREADS)
+
     def safely(name, *arguments):
         try:
-            return work(root / name, *arguments), None
+            with reading.opened(root / name) as file, memory.taken(IN_FILE * min(reading.size_of(file), METADATA)):
+                return work(Metered(file), memory, *arguments), None
         except Exception as wrong:  # a broken file raises anything, from SyntaxError to OverflowError
             return None, wrong
 
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         return list(tqdm(pool.map(safely, names, *more), what, len(names), leave=False, disable=len(names) <= BAR))
 
 
@@ -115,20 +152,50 @@ def _reason(wrong: Exception) -> str:
         return "it is not an image, or is damaged"
     if isinstance(wrong, Image.DecompressionBombError):
         return f"it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels"
+    if isinstance(wrong, OSError) and wrong.strerror:
+        return wrong.strerror
     return str(wrong).split("\n")[0] or type(wrong).__name__
 
 
+class Metered(io.BufferedReader):
+    """An image's file, of which no more is read than an image can need: METADATA, and what `more` adds for its pixels.
+
+    What reads it whole, as WebP's decoder does, is bounded by its size.
+    """
+
+    def __init__(self, file: BinaryIO):
+        super().__init__(file.raw)
+        self.left = METADATA
+
+    def more(self, size: int):
+        self.left += size
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or size < 0:
+            return super().read(size)
+        return self._counted(super().read(min(size, self.left + 1)))
+
+    def readline(self, size: int | None = -1) -> bytes:
+        return self._counted(super().readline(self.left + 1 if size is None or size < 0 else min(size, self.left + 1)))
+
+    def _counted(self, content: bytes) -> bytes:
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError(f"it has more than {METADATA >> 20} MB beside its pixels, such as text; save it without")
+        return content
+
+
 @contextmanager
-def _opened(path: Path):
-    with Image.open(path, formats=FORMATS) as image:
+def _opened(file: BinaryIO):
+    with Image.open(file, formats=FORMATS) as image:
         if min(image.size) < SMALLEST:
             raise ValueError(f"it is {image.width} x {image.height} pixels; each side needs at least {SMALLEST}")
         yield image
 
 
-def _look(path: Path) -> tuple[int, int, bool]:
+def _look(file: BinaryIO, memory: Memory) -> tuple[int, int, bool]:
     """(height, width, whether it is grey), from the file's header."""
-    with _opened(path) as image:
+    with _opened(file) as image:
         width, height = image.size
         # Not image.getexif(): a PNG's decodes the whole file to find it.
         if Image.Image.getexif(image).get(EXIF_ORIENTATION, 1) >= 5:
@@ -143,15 +210,26 @@ def _look(path: Path) -> tuple[int, int, bool]:
 def decode(content: bytes, in_shape: tuple[int, int, int]) -> np.ndarray:
     """A file's content as an image, uint8 [channels, height, width], as `read` makes it; raises what PIL does, or ValueError."""
     out = np.empty(in_shape, dtype=np.uint8)
-    _decode(io.BytesIO(content), out)
+    _decode(io.BytesIO(content), Memory(1), out)
     return out
 
 
-def _decode(path: Path | io.BytesIO, out: np.ndarray):
+def _tile(image: Image.Image) -> int:
+    """The pixels of a TIFF's tile: it is decoded whole, and may be larger than the image."""
+    tags = getattr(image, "tag_v2", {})
+    sides = [tags.get(tag, 0) for tag in (TILE_WIDTH, TILE_LENGTH)]
+    return math.prod(sides) if all(isinstance(side, int) for side in sides) else 0
+
+
+def _decode(file: BinaryIO, memory: Memory, out: np.ndarray):
     """Read a file into `out`, uint8 [channels, height, width]."""
     channels, height, width = out.shape
-    with _opened(path) as image:
+    with _opened(file) as image, ExitStack() as stack:
         image.draft(None, (2 * max(height, width),) * 2)  # a large JPEG is decoded at half, quarter or eighth size
+        pixels = max(math.prod(image.size), _tile(image))
+        stack.enter_context(memory.taken(PER_PIXEL * pixels))
+        if isinstance(file, Metered):
+            file.more(RAW * pixels)
         image = ImageOps.exif_transpose(image)
         if image.mode == "F":
             raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")

@@ -1,16 +1,18 @@
 """The shape a network asks for: arrays of images, resized and with as many channels."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from trainable import reading
 from trainable.datasets.container import Dataset, Split
 from trainable.errors import BadInput, check
 
 SMALLEST, LARGEST = 4, 1024  # pixels a side
-CHUNK = 4096  # images: no copy of all of them is made on the way
+CHUNK = 64 << 20  # bytes of images: no copy of all of them is made on the way
 
 
 def size_of(image_size: int | tuple[int, int] | None) -> tuple[int, int] | None:
@@ -34,18 +36,28 @@ def reshape(data: Dataset, image_size: int | tuple[int, int] | None, channels: i
     shape = (channels or data.in_shape[0], *(size_of(image_size) or data.in_shape[1:]))
     if shape == data.in_shape:
         return data
-    return replace(data, **{name: _split(getattr(data, name), shape) for name in ("train", "val", "test", "unlabelled")})
+    splits = {name: getattr(data, name) for name in ("train", "val", "test", "unlabelled")}
+    require_room(sum(map(len, splits.values())), shape, data.name)
+    return replace(data, **{name: _split(split, shape) for name, split in splits.items()})
+
+
+def require_room(images: int, shape: tuple[int, int, int], name: str):
+    """Raises BadInput unless there is memory for so many images of this shape."""
+    channels, height, width = shape
+    what = f"{name}: {images:,} images of {width} x {height} pixels and {channels} channels"
+    reading.require(images * math.prod(shape), what, "give a smaller --image-size, or take a machine with more memory")
 
 
 def _split(split: Split, shape: tuple[int, int, int]) -> Split:
     out = np.empty((len(split), *shape), dtype=np.uint8)
-    for start in range(0, len(split), CHUNK):
-        images = recolour(split.images[start : start + CHUNK], shape[0])
+    chunk = max(1, CHUNK // math.prod(shape))
+    for start in range(0, len(split), chunk):
+        images = recolour(split.images[start : start + chunk], shape[0])
         if images.shape[2:] != shape[1:]:
             images = functional.interpolate(
                 torch.from_numpy(np.ascontiguousarray(images)), shape[1:], mode="bilinear", antialias=True
             ).numpy()
-        out[start : start + CHUNK] = images
+        out[start : start + chunk] = images
     return replace(split, images=out)
 
 
