@@ -19,6 +19,10 @@ from trainable.errors import BadInput, number, short
 SWEEPS = "sweeps"  # Ray's namespace of their keepers
 MEND = "copy ~/.ray/auth_token from its head and set RAY_AUTH_MODE=token"
 OTHER = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")  # variables that Ray takes a token from first
+# Ray gives a node 30 seconds to start, not settable, and raises a plain Exception: on a machine at
+# eight times its capacity that is not enough, and a second try finds its files in memory.
+SLOW = "timed out during startup"
+BUSY = "Ray did not start on this machine, three times; end other work on it and try again"
 BOOTSTRAP = Path("~/ray_bootstrap_config.yaml").expanduser()  # where `ray up` leaves its configuration on the head
 
 
@@ -30,11 +34,18 @@ def connect(address: str, **local):
     """
     if address != "local":
         admitted(address)
-    try:
-        ray.init(address=address, **local, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
-        where = "this machine" if address == "local" else address
-        raise BadInput(f"no Ray cluster to work on at {where}: {str(wrong).splitlines()[0]}") from wrong
+    for last in (False, False, True):
+        try:
+            ray.init(address=address, **local, logging_level=logging.ERROR, log_to_driver=False)
+            break
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as wrong:
+            where = "this machine" if address == "local" else address
+            raise BadInput(f"no Ray cluster to work on at {where}: {str(wrong).splitlines()[0]}") from wrong
+        except Exception as wrong:
+            if SLOW not in str(wrong):
+                raise
+            if last:
+                raise BadInput(f"{BUSY}: {str(wrong).splitlines()[0]}") from wrong
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what goes wrong is in the record, and said in one line
 
 

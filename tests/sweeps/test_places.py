@@ -1,11 +1,12 @@
 """How many trials fit, without a cluster."""
 
 import pytest
+import ray
 import torch
 
 from sweeps.search import cluster as cluster_module
 from sweeps.search.cluster import GPU_SHARE, Places, _footprints
-from sweeps.search.connect import autoscaled
+from sweeps.search.connect import autoscaled, connect
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
 
@@ -101,3 +102,36 @@ def test_what_cannot_be_measured_on_a_gpu_is_named(tiny):
     assert measured == []
     assert [failure.split(":")[0] for failure in failures] == ["convnet", "resnet18"]
     assert all(len(failure) > 20 and "\n" not in failure for failure in failures)
+
+
+@pytest.mark.parametrize("tries", [2, 3])
+def test_ray_that_starts_too_slowly_is_tried_again(monkeypatch, tries):
+    """Three times in all; then it is said in one line."""
+    said = "The current node timed out during startup. This could happen because of load."
+    calls = []
+
+    def init(**given):
+        calls.append(given["address"])
+        if len(calls) < tries or tries == 3:
+            raise Exception(said)
+
+    monkeypatch.setattr(ray, "init", init)
+    if tries == 3:
+        with pytest.raises(BadInput, match="Ray did not start on this machine"):
+            connect("local")
+    else:
+        connect("local")
+    assert calls == ["local"] * tries
+
+
+def test_what_else_ray_raises_is_not_tried_again(monkeypatch):
+    calls = []
+
+    def init(**given):
+        calls.append(given)
+        raise Exception("something else")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(Exception, match="something else"):
+        connect("local")
+    assert len(calls) == 1
