@@ -19,19 +19,18 @@ from torch import Tensor
 
 from sweeps.choose.combine import combined
 from sweeps.choose.cost import measure
-from sweeps.choose.kept import JUDGED
 from sweeps.choose.members import Member, Network, out_of_fold, restore
 from sweeps.choose.model import FILE
 from sweeps.ensemble import data_of
 from sweeps.flags import results_folder, sweep_folder
 from trainable import engine, files, saved, scores
 from trainable.config import TrialConfig
-from trainable.datasets.container import all_labels, folds_of, of_fold
+from trainable.datasets.container import of_fold
 from trainable.errors import BadInput, Parser, as_path, positive, run
 from trainable.fit import fit
 from trainable.train import check_device, follow, free_folder
 
-FOLD = 0  # held out: neither the teachers' networks of this fold nor the pupil see it
+FOLD = 0  # left out: neither the teachers' networks of this fold nor the pupil see it
 LONGER = 2.0  # times a finalist's epochs, where nobody says how many: who is taught this way is in no hurry
 
 
@@ -87,9 +86,9 @@ def ensemble_of(folder: Path, data) -> tuple[dict, list[Member]]:
         about = json.loads((folder / FILE).read_text())
     except (OSError, ValueError) as wrong:
         raise BadInput(f"{folder.name} has no {FILE} that can be read; combine it: sweeps/ensemble.py {folder.name}") from wrong
-    if about["judged_on"]["split"] != JUDGED:
-        raise BadInput(f"{folder.name} has no finalists, whose folds a pupil is judged on; take a sweep that has")
     there = {_which(vars(member)): member for member in out_of_fold(folder, data)}
+    if about["judged_on"]["split"] == "val" and not (there and data.val_given):
+        raise BadInput(f"{folder.name} has no finalists, whose folds a pupil is judged on; take a sweep that has")
     missing = [told["trial"] for told in about["members"] if _which(told) not in there]
     if missing:
         raise BadInput(f"the networks of finalist {missing[0]} are gone; train them again: arch_sweep.py --resume {folder.name}")
@@ -148,18 +147,19 @@ def _networks(members: list[Member]) -> str:
 
 def show(about: dict, members: list[Member], alone: Member, errors: int, state, own, data):
     """The pupil, one that nobody taught, and the ensemble, on the images that none of their networks has seen."""
-    held = folds_of(all_labels(data).train.labels, len(members[0].networks)) == FOLD
+    by_one = [member.said(member.networks[FOLD], "val") for member in members]
     weight = np.array([told["weight"] for told in about["members"]])
-    said = combined(about["method"], np.stack([member.val[held] for member in members]), weight, about["temperature"])
+    said = combined(about["method"], np.stack(by_one), weight, about["temperature"])
     modules = {member.name: restore(member.networks[FOLD].saved_files, torch.get_num_threads(), None) for member in members}
     ms = {name: measure(module, plan, own.in_shape, 0.3)["ms_128"] / 128 for name, (module, plan, _) in modules.items()}
     taught = measure(state.best_network, state.plan, own.in_shape, 0.3)["ms_128"] / 128
     rows = {
         "taught": (errors, taught),
-        f"trial {alone.name} by itself": (scores.errors(alone.val[held], own.val.labels), ms[alone.name]),
+        f"trial {alone.name} by itself": (scores.errors(by_one[members.index(alone)], own.val.labels), ms[alone.name]),
         f"ensemble, {_networks(members)}": (scores.errors(said, own.val.labels), sum(ms.values())),
     }
-    title = f"On {len(own.val):,} images out of fold; ms an image in batches of 128, {torch.get_num_threads()} thread(s)"
+    judges = "validation images given by the user" if data.val_given else "images out of fold"
+    title = f"On {len(own.val):,} {judges}; ms an image in batches of 128, {torch.get_num_threads()} thread(s)"
     table = Table(title=title, title_justify="left")
     for name in ("", "errors", "error", "95 % interval", "ms"):
         table.add_column(name, justify="left" if not name else "right")

@@ -17,7 +17,7 @@ from sweeps.flags import results_folder, sweep_folder
 from sweeps.resume import before
 from sweeps.show import summary
 from trainable.datasets import load
-from trainable.datasets.container import Dataset
+from trainable.datasets.container import Dataset, as_recorded
 from trainable.errors import BadInput, Parser, as_path, lookup, positive, run
 
 HOLDS = ("record.db", kept.FILE)  # a sweep, or what was kept of one
@@ -59,26 +59,30 @@ def main():
 def data_of(folders: list[Path]) -> Dataset:
     """What these sweeps were about, all of them; raises BadInput where they were about different images."""
     asked = [_asked(folder) for folder in folders]
-    dataset, image_size, fingerprint = asked[0]
+    dataset, image_size, about = asked[0]
+    data = None
     for folder, (*_, other) in zip(folders, asked, strict=True):
-        if other != fingerprint:
-            names = f"{folder.name} and {folders[0].name}"
+        names = f"{folder.name} and {folders[0].name}"
+        if other["fingerprint"] != about["fingerprint"]:
             raise BadInput(f"{names} are about different images; combine sweeps of the same data")
-    data = load(dataset, image_size=image_size)
-    if data.fingerprint != fingerprint:
+        data = data or load(dataset, image_size=image_size)
+        if data.val_given and bool(other.get("val_given")) != bool(about.get("val_given")):
+            raise BadInput(f"one of {names} has trained on the val that the user gave; combine sweeps that have not")
+    if data.fingerprint != about["fingerprint"]:
         raise BadInput(f"the data of {folders[0].name} have changed; bring them back")
-    return data
+    return as_recorded(data, about)
 
 
-def _asked(folder: Path) -> tuple[str, int | None, str]:
-    """A sweep's dataset, the size of its images, and the data's fingerprint: as its record says, or, where no more was kept of
-    a sweep than what its finalists said, sweep.json."""
+def _asked(folder: Path) -> tuple[str, int | None, dict]:
+    """A sweep's dataset, the size of its images, and what is said of the data: by its record, or, where no more was kept of
+    a sweep than what its finalists said, by sweep.json."""
     if (folder / "record.db").exists() or not (folder / kept.FILE).exists():
         earlier = before(folder)
-        return earlier.arguments["dataset"], earlier.arguments["image_size"], earlier.fingerprint
+        return earlier.arguments["dataset"], earlier.arguments["image_size"], earlier.data
     try:
         about = json.loads((folder / "sweep.json").read_text())
-        return about["arguments"]["dataset"], about["arguments"]["image_size"], about["data"]["fingerprint"]
+        about["data"]["fingerprint"]
+        return about["arguments"]["dataset"], about["arguments"]["image_size"], about["data"]
     except (OSError, ValueError, KeyError, TypeError) as wrong:
         raise BadInput(f"{folder} has {kept.FILE} and no sweep.json that says of which data; copy that too") from wrong
 

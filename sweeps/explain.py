@@ -13,6 +13,7 @@ from sweeps.flags import ROOT, results_folder, sweep_folder
 from sweeps.resume import before
 from sweeps.search.record import rows
 from sweeps.search.scheduler import SCHEDULERS, Verdict
+from sweeps.show.judged import GIVEN, name_of_val
 from trainable.errors import BadInput, Parser, as_path, positive, run
 
 NAMED = 5  # of the trials that were better, so many are named
@@ -44,14 +45,15 @@ def main():
         say(f"It trains trial {trial['refits']} again, a finalist, on fold {config['fold'] + 1} of {config['folds']}.")
         for row in (row for row in sweep.rungs if row["number"] == args.trial):
             metrics = row["metrics"]
-            say(f"After {metrics['budget']:.3g} epochs: loss {metrics['val_loss']:.4f} on the images of its fold.")
+            judges = f"the {GIVEN}" if sweep.data.get("val_given") else "the images of its fold"
+            say(f"After {metrics['budget']:.3g} epochs: loss {metrics['val_loss']:.4f} on {judges}.")
     again = [str(t["number"]) for t in sweep.trials if t["refits"] == args.trial]
     if again:
         say(f"A finalist: it promised most in the time that was left. Trained again as {', '.join(again)}.")
     searched = {t["number"] for t in sweep.searched}
     judged = judgements([row for row in sweep.rungs if row["number"] in searched], sweep.arguments, args.trial)
     if judged:
-        console.print(table(judged, sweep.arguments["metric"], sweep.arguments["scheduler"]))
+        console.print(table(judged, sweep.arguments["metric"], sweep.arguments["scheduler"], name_of_val(sweep.data)))
         if any(not verdict.go_on and row["rung"] < judged[-1][0]["rung"] for row, verdict, _ in judged):
             say("It went on all the same, as a starting point that its space is sure of.")
     say(f"Train it again: python trainable/train.py --trial {sweep.folder}/{args.trial}")
@@ -85,9 +87,10 @@ def judgements(rungs: list[dict], arguments: dict, number: int) -> list[tuple[di
     return found
 
 
-def table(judged: list[tuple[dict, Verdict, list[int]]], metric: str, scheduler: str) -> Table:
+def table(judged: list[tuple[dict, Verdict, list[int]]], metric: str, scheduler: str, val: str) -> Table:
+    title = f"At its rungs ({metric} on {val}; lower is better; scheduler {scheduler})"
     out = Table(
-        title=f"At its rungs ({metric}, lower is better; scheduler {scheduler})", title_justify="left", box=box.SIMPLE_HEAD,
+        title=title, title_justify="left", box=box.SIMPLE_HEAD,
         caption="room for: so many of those that had come by then; all, while they are too few. cut: the worst that went on",
         caption_justify="left",
     )  # fmt: skip

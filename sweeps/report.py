@@ -20,6 +20,7 @@ from sweeps.show.importance import compared, importance
 from sweeps.show.summary import print_across, print_table
 from trainable import files
 from trainable.datasets import Dataset, load
+from trainable.datasets.container import as_recorded
 from trainable.errors import BadInput, Parser, as_path, listed, run
 
 HOLDS = ("record.db", "trials.parquet")
@@ -58,7 +59,7 @@ def _mistakes(folder: Path, data: Dataset | None) -> Mistakes:
     data = data or load(arguments["dataset"], image_size=arguments.get("image_size"))
     if data.fingerprint != about["data"]["fingerprint"]:
         raise BadInput("its images have changed since")
-    return mistakes(folder, data)
+    return mistakes(folder, as_recorded(data, about["data"]))
 
 
 def _sent(folder: Path) -> list[Entry]:

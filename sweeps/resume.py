@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from sweeps.search.launch import KEEP
 from sweeps.search.record import newest_about, rows
 from sweeps.search.space import Space
 from trainable import files
+from trainable.datasets.container import Dataset, as_recorded
 from trainable.errors import BadInput
 
 # Flags that change neither what a trial means nor how trials compare.
@@ -56,6 +57,7 @@ class Before:
     rungs: list[dict]
     phases: dict[str, dict[str, str]]  # files and digests by phase
     seconds: float  # that its drivers have worked
+    data: dict = field(default_factory=dict)  # what its sweep.json says of the data
 
     @cached_property
     def searched(self) -> list[dict]:
@@ -118,6 +120,7 @@ def before(folder: Path) -> Before:
         rows(path, "rungs", "seq"),
         {row["name"]: row["files"] for row in rows(path, "phases")},
         sum(row["seconds"] for row in rows(path, "drivers")),
+        about["data"],
     )
 
 
@@ -144,6 +147,16 @@ def merged(args: Namespace, given: Mapping, earlier: Before) -> Namespace:
         )
     now = {"name": name, "why": "as before", "results": args.results, "address": args.address}  # whatever it was then
     return Namespace(**{**vars(args), **earlier.arguments, **given, **now})
+
+
+def as_before(earlier: Before, data: Dataset) -> Dataset:
+    """Return the data as the sweep goes on with them: without finalists, nothing has been trained on val yet.
+
+    Raises:
+        BadInput: they are not those of the sweep.
+    """
+    check_data(earlier, data.fingerprint)
+    return data if len(earlier.searched) == len(earlier.trials) else as_recorded(data, earlier.data)
 
 
 def check_data(earlier: Before, fingerprint: str):

@@ -26,6 +26,7 @@ from sweeps.ensemble import data_of
 from sweeps.flags import ROOT, existing_sweep, results_folder, seconds
 from sweeps.lock import Lock
 from sweeps.show import tracking
+from sweeps.show.judged import judges
 from sweeps.show.summary import print_table
 from trainable import files
 from trainable.datasets import Dataset
@@ -102,7 +103,7 @@ def candidate(folder: Path, results: Path, data: Dataset | None = None) -> tuple
     digest = files.digest(path)
     what = f"{told['method']} of {len(told['members'])}"
     message = f"{folder.name}: {what}, estimate {by(judged['error']):.5f}, sha256 {digest[:16]}"
-    on = told["judged_on"]["split"]
+    on = judges(told["judged_on"])
     entry = Entry(
         data.competition.slug, data.name, name, digest, metric, by(judged["error"]), low, high, on, judged["images"], message
     )

@@ -16,7 +16,7 @@ from rich.console import Console
 from sweeps import warm_start
 from sweeps.flags import ROOT
 from sweeps.lock import Lock
-from sweeps.resume import Before, before, check_data
+from sweeps.resume import Before, as_before, before
 from sweeps.search.launch import KEEP, run_search
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record, read, rows
@@ -54,13 +54,14 @@ class Sweep:
             Lock(self.folder / "lock").take()
         self.data = load(args.dataset, image_size=args.image_size)
         if earlier:
-            check_data(earlier, self.data.fingerprint)
+            self.data = as_before(earlier, self.data)
         else:
             self.folder = _new_folder(args)
         # Read now, so that a name that is wrong is said before Ray is started.
         self.model = before(args.results / args.warm_start) if getattr(args, "warm_start", None) else None
         self.about = _about(args, self.data)
-        images = f"{len(self.data.train):,} images to train, {len(self.data.val):,} val"
+        given = " (given by the user: never trained on)" if self.data.val_given else ""
+        images = f"{len(self.data.train):,} images to train, {len(self.data.val):,} val{given}"
         self.say(f"{args.dataset} ({args.why}): {images}. Starting Ray.")
 
     def say(self, text: str):
@@ -218,7 +219,7 @@ def _about(args: Namespace, data) -> dict:
         "started": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": ["python", f"sweeps/{Path(sys.argv[0]).name}", *sys.argv[1:]],
         "arguments": {name: value for name, value in vars(args).items() if name not in ("results", "why")},
-        "data": {"fingerprint": data.fingerprint, "images": images},
+        "data": {"fingerprint": data.fingerprint, "images": images, "val_given": data.val_given},
         "commit": commit(ROOT),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }

@@ -27,7 +27,7 @@ class Recorded:
     rungs: list[dict]  # the metrics, in order; none of a trial that failed before
     dataset: str
     image_size: int | None
-    fingerprint: str
+    data: dict  # fingerprint, and whether val was the user's
     threads: int
     versions: dict[str, str]
     commit: str | None
@@ -67,7 +67,7 @@ def recorded(asked: str, results: Path) -> Recorded:
         rungs=rungs,
         dataset=arguments["dataset"],
         image_size=arguments.get("image_size"),
-        fingerprint=about["data"]["fingerprint"],
+        data=about["data"],
         threads=arguments["cpus_per_trial"],
         versions=about["versions"],
         commit=about["commit"],

@@ -41,8 +41,8 @@ class TrialConfig:
     weights: str = ""  # to start from: "torchvision", or the path of a saved network; "": none, a random start
     accumulate: int = 1  # parts that a batch is computed in, for want of memory; BatchNorm sees them one by one
     engine: str = "auto"  # precision and memory layout: a name of engine.SETTINGS, or found by a probe
-    folds: int = 0  # that train and val together are cut into; 0: they stay as the dataset has them
-    fold: int = 0  # from 0: the one that is held out as val
+    folds: int = 0  # that train, and val unless the user gave it, are cut into; 0: they stay as they are
+    fold: int = 0  # from 0: the one that is left out of train, and is val unless the user gave one
     unlabelled: int = 0  # 1: it learns from unlabelled images too, with labels that other networks gave them
     seed: int = 0
 

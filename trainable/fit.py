@@ -82,6 +82,7 @@ def fit(
         refuse_seen(taught, data.name, "val")
     plan = engine.plan(network, data.in_shape, device, told.get("engine", config.engine))
     plan.place(network)
+    on_val = not len(data.val) or (config.folds > 0 and not data.val_given)
     # A batch larger than the data is all of the data.
     batch = min(config.batch_size, len(data.train))
     steps_per_epoch = len(data.train) // batch
@@ -97,7 +98,7 @@ def fit(
         generator=torch.Generator(plan.device).manual_seed(config.seed),
         steps_per_epoch=steps_per_epoch,
         total_steps=max(1, round(config.epochs * steps_per_epoch)),
-        seen=tuple(told.get("seen", ())) or after_training(data.name, taught, on_val=not len(data.val) or config.folds > 0),
+        seen=tuple(told.get("seen", ())) or after_training(data.name, taught, on_val),
     )
     if begun is not None:
         checkpoint.unpack(begun, state)

@@ -22,7 +22,7 @@ from trainable.again import COMPARED, Comparison, recorded
 from trainable.archs import ARCHS
 from trainable.config import ONLY_FINALISTS, TrialConfig
 from trainable.datasets import DATASETS, default_dataset, known, load
-from trainable.datasets.container import Dataset, all_labels, of_fold
+from trainable.datasets.container import Dataset, all_labels, as_recorded, of_fold
 from trainable.errors import BadInput, Parser, as_path, positive, run, short
 from trainable.fit import State, evaluate, fit, predict, settle
 
@@ -33,8 +33,10 @@ def main():
     args = parse(sys.argv[1:])
     config = args.trial.config if args.trial else configure(args)
     data = load(args.dataset, image_size=args.image_size)
-    if args.trial and data.fingerprint != args.trial.fingerprint:
-        raise BadInput(f"--trial: {data.name} is not what the sweep had: its fingerprint is another; bring the data back")
+    if args.trial:
+        if data.fingerprint != args.trial.data["fingerprint"]:
+            raise BadInput(f"--trial: {data.name} is not what the sweep had: its fingerprint is another; bring the data back")
+        data = as_recorded(data, args.trial.data)
     if config.unlabelled:
         raise BadInput(ONLY_FINALISTS)
     if config.folds and args.all_labels:

@@ -16,7 +16,7 @@ from sweeps.choose.cost import latencies
 from sweeps.choose.members import Member, Network, find, out_of_fold, predict_all
 from sweeps.choose.scored import as_score, score
 from trainable import files, scores
-from trainable.datasets.container import Dataset, all_labels
+from trainable.datasets.container import Dataset, judging
 from trainable.errors import BadInput
 from trainable.ray_trial import in_view
 from trainable.submission import write_submission
@@ -37,9 +37,9 @@ def combine(
 ) -> dict | None:
     """Choose the best ensemble of one or several sweeps, score it once on test, predict the unlabelled images.
 
-    The members are the finalists, judged out of fold on all labelled images; where there are none, the networks that the
-    search left, judged on val. Writes `ensemble.json` and `submission.csv` into `to` (the first folder where nothing is
-    said). Where a dataset has no unlabelled images, the submission is about its test images.
+    The members are the finalists, judged out of fold on all labelled images, or on a val that the user gave; where there
+    are none, the networks that the search left, judged on val. Writes `ensemble.json` and `submission.csv` into `to` (the
+    first folder where nothing is said). Where a dataset has no unlabelled images, the submission is about its test images.
 
     Args:
         places: the cpus, gpus and device of a trial.
@@ -58,6 +58,10 @@ def combine(
     one = [times[m.answering[0].digest] for m in members]
     probs = np.stack([m.val for m in members])
     judged, methods_judged, one_each = _choose(probs, labels, methods, members, one, max_latency)
+    finalists = members if len(members[0].networks) > 1 else []
+    alone = np.stack([m.alone for m in members])
+    if one_each:
+        members = [replace(member, val=member.alone) for member in members]
     chosen = [i for i in range(len(members)) if judged.weights[i] > 0]
     networks = {i: asked(members[i], one_each) for i in chosen}
     splits = {name: part for name in ("test", "unlabelled") if len(part := getattr(data, name))}
@@ -67,10 +71,10 @@ def combine(
         for name in splits
     }
     ms = sum(one[i] * len(networks[i]) for i in chosen)
-    out_of = combined(judged.method, probs, judged.weights, judged.temperature)
+    out_of = combined(judged.method, alone, judged.weights, judged.temperature)
     errors = [scores.errors(m.val, labels) for m in members]
     about = {
-        "judged_on": {"split": split, "images": len(labels)},
+        "judged_on": {"split": split, "images": len(labels), **({"given": True} if data.val_given else {})},
         "unlabelled_taught": any(member.unlabelled for member in members),
         "method": judged.method,
         "temperature": judged.temperature,
@@ -93,8 +97,8 @@ def combine(
         "cascade": _cascade(members, out_of, labels, one, chosen, to) if len(chosen) > 1 else None,
         "submission": "unlabelled" if "unlabelled" in splits else "test",
     }
-    if split == kept.JUDGED:
-        kept.write(to, members, splits, one)
+    if finalists:
+        kept.write(to, finalists, splits, one, split)
     write_submission(to / "submission.csv", data, splits[about["submission"]], answers[about["submission"]])
     files.write_json(to / "ensemble.json", about)
     return about
@@ -104,8 +108,9 @@ def candidates(folders: Sequence[Path], data: Dataset) -> tuple[list[Member], np
     """The members to choose from, lowest cross-entropy first; the labels of the images that judge them, and their name."""
     whole = [(folder / "record.db").exists() for folder in folders]
     found = [out_of_fold(folder, data) if there else kept.read(folder) for folder, there in zip(folders, whole, strict=True)]
-    labels, split = (all_labels(data).train.labels, kept.JUDGED) if any(found) else (data.val.labels, "val")
+    labels, split = judging(data).labels, kept.GIVEN if data.val_given else kept.JUDGED
     if not any(found):
+        labels, split = data.val.labels, "val"
         found = [find(folder) for folder, there in zip(folders, whole, strict=True) if there]
     members = {}  # each once, were a sweep and a copy of it named
     for sweep, own in enumerate(found, start=1):
@@ -148,7 +153,8 @@ def _choose(probs, labels, methods, members, one, max_latency) -> tuple[Judged, 
         return taken, judged, False
     for one_each in (False, True):
         costs = [ms * len(asked(member, one_each)) for ms, member in zip(one, members, strict=True)]
-        fitting = [j for _, j in by_size(probs, labels, costs, max_latency)]
+        said = np.stack([member.alone for member in members]) if one_each else probs
+        fitting = [j for _, j in by_size(said, labels, costs, max_latency)]
         if fitting:
             return min(fitting, key=lambda j: j.loss), judged, one_each
     least = min(ms * len(asked(member, True)) for ms, member in zip(one, members, strict=True))
@@ -190,16 +196,19 @@ def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]
 def _cascade(
     members: list[Member], large: np.ndarray, labels: np.ndarray, one: list[float], chosen: Sequence[int], to: Path
 ) -> dict:
-    """The fastest cascade before the ensemble of those `chosen`, one network of each: over the members that may answer first."""
+    """The fastest cascade before the ensemble of those `chosen`, one network of each: over the members that may answer first.
+
+    `large`: what those say together, one network of each.
+    """
     large_ms = sum(one[i] for i in chosen)
     found = []
     for i, member in enumerate(members):
-        made = cascade(member.val, large, labels)
+        made = cascade(member.alone, large, labels)
         found.append((one[i] + made.share * large_ms, i, made))
     ms, i, made = min(found, key=lambda item: item[:2])
     return {
         "first": members[i].name,
-        "first_judged": score(members[i].val, labels),
+        "first_judged": score(members[i].alone, labels),
         "network": os.path.relpath(members[i].answering[0].folder, to),
         "threshold": made.threshold,
         "share_passed_on": made.share,

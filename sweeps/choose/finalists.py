@@ -1,5 +1,5 @@
 """Finalists: the best configurations of a search, trained again on folds, so that every labelled image is judged by a
-network that has not seen it."""
+network that has not seen it; on folds of train alone where the user gave a val, which then judges."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ import numpy as np
 from sweeps.choose.combine import grow, right_class
 from sweeps.choose.members import LAST, SEED, Member, find, out_of_fold
 from sweeps.search.record import read
-from trainable.datasets.container import Dataset
+from trainable.datasets.container import Dataset, in_folds
 
 MOST = 8  # finalists, where nobody says how many: each next one adds less
 FEW = 3  # where there is no time budget to fill
@@ -31,7 +31,7 @@ class Finalist:
     trial: int  # of the search, whose configuration it is
     arch: str
     config: dict  # flat, without a fold
-    an_epoch: float  # seconds for all labelled images, on one place, as the search measured it
+    an_epoch: float  # seconds for all images that are in folds, on one place, as the search measured it
     seed: int = 0  # which of those that it is trained with
 
 
@@ -116,7 +116,7 @@ def make_plan(
     begun = [t["config"] for t in trials if t["refits"] in candidates and t["state"] in binding]
     bound = {(round(config["epochs"], 6), config["folds"]) for config in begun if not config.get("unlabelled")}
     options = [(budget, some) for budget, some in options if (round(budget, 6), some) in bound] or options
-    labelled = (len(data.train) + len(data.val)) / len(data.train)
+    labelled = len(in_folds(data)) / len(data.train)
     finalists = []
     for member in taken:
         an_epoch = labelled * (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
@@ -205,7 +205,7 @@ def _timed(plan: Plan, done: set[tuple], slots: int) -> Plan:
 
 def taught(plan: Plan, data: Dataset) -> Plan:
     """The same finalists once more, now with unlabelled images, in as many steps."""
-    labelled = (len(data.train) + len(data.val)) * (plan.folds - 1) / plan.folds
+    labelled = len(in_folds(data)) * (plan.folds - 1) / plan.folds
     epochs = plan.epochs * labelled / (labelled + len(data.unlabelled))
     return replace(plan, epochs=epochs, unlabelled=True)
 
@@ -213,8 +213,8 @@ def taught(plan: Plan, data: Dataset) -> Plan:
 def teachers(plan: Plan, folder: Path, data: Dataset) -> dict[int, np.ndarray]:
     """What the finalists' networks of each fold say of the unlabelled images together, probs [n, classes] by fold.
 
-    They have not seen the fold's own images, so who learns from them can still be judged on these. Empty where a finalist
-    is not trained on every fold.
+    They have not seen the images that judge the fold's network, so who learns from them can still be judged on these. Empty
+    where a finalist is not trained on every fold.
     """
     wanted = {finalist.trial for finalist in plan.finalists}
     members = [m for m in out_of_fold(folder, data) if m.trial in wanted and not m.view and not m.unlabelled]

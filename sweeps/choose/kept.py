@@ -1,9 +1,10 @@
 """What a sweep's finalists said of every image, in one file: enough to combine them again, without their networks.
 
 `predictions.parquet` has a row for each member, split and image: `member` (from 0, lowest loss first), `trial` (whose
-configuration it has), `split` (`out of fold`: the labelled images, train and val together; `test`, `unlabelled`: the mean of its
-networks), `image` (row in the split), and `logp_0`, `logp_1`, ...: the natural logarithm of the calibrated probability of each
-class, float16.
+configuration it has), `split` (`out of fold`: the labelled images, train and val together; or `val` where the user gave
+that, by the mean of its networks, and `val of one`, by the first of them; `test`, `unlabelled`: the mean of its networks),
+`image` (row in the split), and `logp_0`, `logp_1`, ...: the natural logarithm of the calibrated probability of each class,
+float16.
 """
 
 import io
@@ -22,7 +23,8 @@ from trainable.errors import BadInput
 from trainable.ray_trial import in_view
 
 FILE = "predictions.parquet"
-JUDGED = "out of fold"
+JUDGED = "out of fold"  # the split that judges finalists
+GIVEN, OF_ONE = "val", "val of one"  # where the user gave it
 FIELDS = ("trial", "arch", "metrics", "unlabelled", "view", "seed")  # of a member, kept as they are
 LEAST = 1e-7  # a probability counts as at least so much
 
@@ -35,11 +37,13 @@ class Said(Network):
     probs: dict[str, np.ndarray]
 
 
-def write(folder: Path, members: Sequence[Member], splits: Iterable[str], ms: Sequence[float]):
-    """What the members said of the labelled images, and of these splits; `ms` one network of each takes an image."""
+def write(folder: Path, members: Sequence[Member], splits: Iterable[str], ms: Sequence[float], judged: str = JUDGED):
+    """What the members said of the images that judge them, the split `judged`, and of these splits; `ms` one network of each
+    takes an image."""
     tables, about = [], []
     for i, member in enumerate(members):
-        said = {JUDGED: member.val} | {name: np.mean([member.said(n, name) for n in member.answering], axis=0) for name in splits}
+        said = {judged: member.val} | ({} if member.val_of_one is None else {OF_ONE: member.val_of_one})
+        said |= {name: np.mean([member.said(n, name) for n in member.answering], axis=0) for name in splits}
         for split, probs in said.items():
             logs = np.log(np.clip(probs, LEAST, 1)).astype(np.float16)
             rows = len(logs)
@@ -64,20 +68,23 @@ def read(folder: Path) -> list[Member]:
     """
     try:
         table = pq.read_table(folder / FILE)
-        about = json.loads(table.schema.metadata[b"members"])
+        table_about = json.loads(table.schema.metadata[b"members"])
         frame = table.to_pandas()
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as wrong:
         raise BadInput(f"{folder / FILE} cannot be read ({type(wrong).__name__}); copy it again") from wrong
     logs = [name for name in frame if name.startswith("logp_")]
     out = []
-    for i, one in enumerate(about):
+    for i, about in enumerate(table_about):
         mine = frame[frame["member"] == i].groupby("split", observed=True)
         said = {split: _probs(rows[logs].to_numpy(np.float32)) for split, rows in mine}
-        val = said.pop(JUDGED)
-        probs = {in_view(split, one["view"]): values for split, values in said.items()}
-        where = folder / "trials" / str(one["number"])
-        network = Said(one["number"], one["arch"], where, one["temperature"], one["digest"], one["ms"], probs)
-        out.append(Member(networks=(network,) * one["networks"], val=val, **{name: one[name] for name in FIELDS}))
+        val = said.pop(JUDGED if JUDGED in said else GIVEN)
+        one = said.pop(OF_ONE, None)
+        probs = {in_view(split, about["view"]): values for split, values in said.items()}
+        where = folder / "trials" / str(about["number"])
+        network = Said(about["number"], about["arch"], where, about["temperature"], about["digest"], about["ms"], probs)
+        out.append(
+            Member(networks=(network,) * about["networks"], val=val, val_of_one=one, **{name: about[name] for name in FIELDS})
+        )
     return out
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from sweeps.search.record import read
 from trainable import engine, files, saved, scores
-from trainable.datasets.container import Dataset, Split, all_labels, folds_of
+from trainable.datasets.container import Dataset, Split, folds_of, in_folds, judging
 from trainable.fit import predict
 from trainable.ray_trial import PROBS, in_view
 
@@ -59,7 +59,7 @@ class Network:
 class Member:
     """One configuration: the network that its trial left, or a network for every fold.
 
-    What it says of an image that it was not trained on is comparable: of val, or, out of fold, of every labelled image.
+    What it says of images that it was not trained on is comparable: of val, or, out of fold, of every labelled image.
     """
 
     trial: int  # of the search
@@ -72,6 +72,7 @@ class Member:
     seed: int = 0  # of a finalist that is trained with several, from 0
     last: Network | None = None  # its last fit, on nearly all labels
     sweep: int = 0  # whose it is of several that are combined, from 1
+    val_of_one: np.ndarray | None = None  # as `val`, of one of its networks, where that says something else than all
 
     @property
     def name(self) -> str:
@@ -83,6 +84,14 @@ class Member:
     def answering(self) -> tuple[Network, ...]:
         """Those that are asked about new images."""
         return (self.last,) if self.last else self.networks
+
+    @property
+    def alone(self) -> np.ndarray:
+        """What one of its networks says of the images that judge, float32 [n, classes].
+
+        Out of fold an image is judged by one network anyway, the only one that has not seen it.
+        """
+        return self.val if self.val_of_one is None else self.val_of_one
 
     def said(self, network: Network, split: str) -> np.ndarray:
         """What one of its networks says of a split, in this member's view."""
@@ -101,11 +110,14 @@ def find(folder: Path) -> list[Member]:
 
 
 def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
-    """The finalists of which every fold's network is trained, judged out of fold on train and val, as `all_labels` joins
-    them; lowest cross-entropy first."""
+    """The finalists of which every fold's network is trained, lowest cross-entropy first.
+
+    They are judged by the images of `judging`: on a val that the user gave by all the networks that answer for
+    the finalist, for none of them has seen it; else out of fold.
+    """
     trials, rungs = _there(folder)
-    labels = all_labels(data).train.labels
-    held_out = cache(lambda folds: folds_of(labels, folds))
+    labels = judging(data).labels
+    held_out = cache(lambda folds: folds_of(in_folds(data).labels, folds))
     by_finalist: dict[tuple, dict[int, Network]] = {}
     for number, trial in trials.items():
         config = trial["config"]
@@ -122,15 +134,21 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
             continue
         last = by_finalist.get((of, LAST, epochs, seeded, unlabelled), {}).get(0)
         seed = (seeded - trials[of]["config"]["seed"]) // SEED
-        views = min(sum(name.startswith("val") for name in network.probs) for network in networks.values())
+        asked = [*networks.values(), *([last] if last else [])]
+        views = min(sum(name.startswith("val") for name in network.probs) for network in asked)
         for view in range(views):
-            val = np.empty((len(labels), networks[0].probs["val"].shape[1]), dtype=np.float32)
-            for fold, network in networks.items():
-                val[held_out(folds) == fold] = network.probs[in_view("val", view)]
+            in_order, one = tuple(networks[f] for f in range(folds)), None
+            if data.val_given:
+                said = [network.probs[in_view("val", view)] for network in ((last,) if last else in_order)]
+                val, one = np.mean(said, axis=0), said[0]
+            else:
+                val = np.empty((len(labels), networks[0].probs["val"].shape[1]), dtype=np.float32)
+                for fold, network in networks.items():
+                    val[held_out(folds) == fold] = network.probs[in_view("val", view)]
             metrics = rungs[networks[0].number]["metrics"]
             judged = {"val_loss": scores.cross_entropy(val, labels), "val_error": scores.errors(val, labels) / len(labels)}
-            arch, in_order = trials[of]["config"]["arch"], tuple(networks[f] for f in range(folds))
-            members.append(Member(of, arch, {**metrics, **judged}, in_order, val, bool(unlabelled), view, seed, last))
+            about = {"unlabelled": bool(unlabelled), "view": view, "seed": seed, "last": last, "val_of_one": one}
+            members.append(Member(of, trials[of]["config"]["arch"], {**metrics, **judged}, in_order, val, **about))
     return sorted(members, key=lambda member: member.metrics["val_loss"])
 
 

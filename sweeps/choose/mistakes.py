@@ -1,7 +1,7 @@
 """What the ensemble gets wrong: which images, taken for what, and whether its members err on the same."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from sweeps.choose.combine import combined
 from sweeps.choose.ensemble import candidates
 from sweeps.choose.members import Member
 from trainable import scores
-from trainable.datasets.container import Dataset, Split, all_labels
+from trainable.datasets.container import Dataset, Split, judging
 from trainable.errors import BadInput
 
 KEY = ("trial", "view", "seed", "unlabelled")
@@ -59,7 +59,9 @@ def mistakes(folder: Path, data: Dataset) -> Mistakes:
     chosen = [member for member in members if tuple(getattr(member, name) for name in KEY) in weight]
     if len(chosen) < len(weight):
         raise BadInput("the predictions of some of its members are not there")
+    if sum(len(one["networks"]) for one in about["members"]) < sum(len(member.answering) for member in chosen):
+        chosen = [replace(member, val=member.alone) for member in chosen]  # one network of each, for the sake of time
     weights = np.array([weight[tuple(getattr(member, name) for name in KEY)] for member in chosen])
     probs = combined(about["method"], np.stack([member.val for member in chosen]), weights / weights.sum(), about["temperature"])
-    split = data.val if about["judged_on"]["split"] == "val" else all_labels(data).train
+    split = data.val if about["judged_on"]["split"] == "val" else judging(data)
     return Mistakes(data, split, chosen, probs)

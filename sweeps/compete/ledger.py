@@ -31,7 +31,7 @@ class Entry:
     estimate: float  # by that metric, of `images` images
     low: float  # 95 % interval
     high: float
-    judged_on: str  # out of fold, or val
+    judged_on: str  # out of fold, val, or validation images given by the user
     images: int
     message: str  # that went with it
     state: str = "waiting"

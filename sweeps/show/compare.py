@@ -7,6 +7,7 @@ import pandas as pd
 
 from sweeps.show import charts, drawn, views
 from sweeps.show import page as report
+from sweeps.show.judged import judges
 from trainable.scores import interval
 
 COLUMNS = [
@@ -28,7 +29,7 @@ def table(folders: Sequence[Path]) -> pd.DataFrame:
         if ensemble:
             judged = ensemble["judged"]
             low, high = interval(judged["errors"], judged["images"])
-            row |= {"judged": ensemble["judged_on"]["split"], "images": judged["images"], "errors": judged["errors"]}
+            row |= {"judged": judges(ensemble["judged_on"]), "images": judged["images"], "errors": judged["errors"]}
             row |= {"error": judged["error"], "low": low, "high": high, "loss": judged["loss"]}
             row |= {"single": ensemble["best_single"]["judged"]["error"], "members": len(ensemble["members"])}
             row |= {"ms": ensemble["ms_per_image"]}

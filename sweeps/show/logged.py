@@ -60,7 +60,8 @@ def parameters(about: Mapping) -> dict:
     """Of a sweep, from what sweep.json says: the arguments that were given a value, what the data are, and the commit."""
     given = {name: value for name, value in about["arguments"].items() if value is not None}
     images = {f"images.{split}": count for split, count in about["data"].get("images", {}).items()}
-    return {**given, "fingerprint": about["data"]["fingerprint"], **images, "commit": about.get("commit")}
+    val = {"val_given": about["data"]["val_given"]} if "val_given" in about["data"] else {}
+    return {**given, "fingerprint": about["data"]["fingerprint"], **images, **val, "commit": about.get("commit")}
 
 
 def metrics(ensemble: Mapping, trials: int, busy: float) -> dict[str, float]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from sweeps.show import views
 from sweeps.show.drawn import Drawn
+from sweeps.show.judged import judges, name_of_val
 from trainable import files
 from trainable.engine import memory
 from trainable.scores import interval
@@ -124,7 +125,7 @@ def _answer(about: dict, ensemble: dict, searched: pd.DataFrame) -> list[dict]:
     out = []
     dataset, images = about.get("arguments", {}).get("dataset"), about.get("data", {}).get("images", {})
     if ensemble:
-        on = "out of fold" if ensemble["judged_on"]["split"] != "val" else "val, which also chose"
+        on = judges(ensemble["judged_on"]) + (", which also chose" if ensemble["judged_on"]["split"] == "val" else "")
         members = ensemble["members"]
         networks = sum(len(member["networks"]) for member in members)
         out.append(
@@ -143,7 +144,8 @@ def _answer(about: dict, ensemble: dict, searched: pd.DataFrame) -> list[dict]:
         if row is not None:
             errors = {"errors": round(row["val_error"] * count), "images": count} if count else {}
             what = f"{what}: trial {row['trial']}, {row['arch']}, {row['budget']:.3g} epochs"
-            out.append({"what": what, "error": row["val_error"], **errors, "on": "val, which also chose"})
+            on = f"{name_of_val(about.get('data', {}))}, which also chose"
+            out.append({"what": what, "error": row["val_error"], **errors, "on": on})
     if dataset in BEGAN:
         what, error = BEGAN[dataset]
         out.append({"what": what, "error": error, "on": "Kaggle's test"})
@@ -173,7 +175,8 @@ def _facts(about: dict, ensemble: dict, trials: pd.DataFrame) -> list[tuple[str,
     arguments = about.get("arguments", {})
     if arguments:
         images = ", ".join(f"{count:,} {name}" for name, count in about["data"]["images"].items() if count)
-        out.append(("data", f"{arguments['dataset']}: {images}"))
+        given = " (given by the user: no network was trained on it)" if about["data"].get("val_given") else ""
+        out.append(("data", f"{arguments['dataset']}: {images}{given}"))
         out.append(("commit, seed", f"{about.get('commit') or 'unknown'}, {arguments.get('seed')}"))
     return out
 

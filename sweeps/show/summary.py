@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sweeps.show import views
+from sweeps.show.judged import judges
 from trainable.scores import interval
 
 BEST = 5  # trials that are named at the end
@@ -18,10 +19,11 @@ BEST = 5  # trials that are named at the end
 def show(console: Console, trials: pd.DataFrame, curves: pd.DataFrame, ensemble: dict, images: int):
     """Print what a finished sweep came to, on one screen. `images`: how many val has."""
     families = views.families(trials, curves).drop(columns=["best", "epochs", "loss"])
-    print_table(console, families, f"What was tried, and the best error on val ({images:,} images)")
+    val = f"val{', given by the user' * ensemble['judged_on'].get('given', False)}"
+    print_table(console, families, f"What was tried, and the best error on {val} ({images:,} images)")
     console.print()
     best = views.leaderboard(trials, curves).dropna(subset=["loss"]).head(BEST).drop(columns=["state", "parameters", "minutes"])
-    print_table(console, best, f"The best trials, by epochs and loss (cross-entropy) on val ({images:,} images)")
+    print_table(console, best, f"The best trials, by epochs and loss (cross-entropy) on {val} ({images:,} images)")
     console.print()
     console.print(_ensembles(ensemble))
     _answer(console, ensemble)
@@ -126,7 +128,7 @@ def _scores(judged: dict) -> tuple[str, str, str]:
 
 def _judged_on(ensemble: dict) -> str:
     judged = ensemble["judged_on"]
-    return f"{'out of fold' if judged['split'] == 'out of fold' else 'on val'} ({judged['images']:,} images)"
+    return f"{'on ' * (judged['split'] == 'val')}{judges(judged)} ({judged['images']:,} images)"
 
 
 def _taught(ensemble: dict) -> str:

@@ -34,7 +34,7 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     last = {r["number"]: r["metrics"] for r in rungs}
     evaluated = Counter(r["number"] for r in rungs)
     about = newest_about(folder / "record.db")
-    images = about["data"]["images"] if about else {}
+    data = about["data"] if about else {}
     table = []
     for trial in trials:
         number = trial["number"]
@@ -53,7 +53,7 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
                 "seconds": (trial["t_ended"] or trial["t"]) - trial["t"],
                 "train_s": trial["train_s"],
                 "eval_s": trial["eval_s"],
-                "ms": _ms(trial, evaluated[number], images),
+                "ms": _ms(trial, evaluated[number], data),
                 **trial["config"],
                 "engine": last.get(number, {}).get("engine", trial["config"]["engine"]),  # what the probe found
             }
@@ -72,10 +72,11 @@ def _nothing() -> tuple[pd.DataFrame, pd.DataFrame]:
     return trials, curves.astype({"partial": bool})
 
 
-def _ms(trial: dict, times: int, images: Mapping[str, int]) -> float | None:
+def _ms(trial: dict, times: int, data: Mapping) -> float | None:
     """Milliseconds of its place that an image took while the trial was evaluated: about what a prediction costs."""
-    folds = trial["config"].get("folds")
-    judged = (images.get("train", 0) + images.get("val", 0)) / folds if folds else images.get("val")
+    images, folds = data.get("images", {}), trial["config"].get("folds")
+    by_fold = folds and not data.get("val_given")
+    judged = (images.get("train", 0) + images.get("val", 0)) / folds if by_fold else images.get("val")
     return 1e3 * trial["eval_s"] / times / judged if times and judged else None
 
 

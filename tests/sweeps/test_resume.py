@@ -1,19 +1,22 @@
 """What a sweep may be resumed with, what a new one learns from it, and why its trials ended: from records, without Ray."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from test_go_on import RUNGS, begin, run
 
 from sweeps import arch_sweep, explain, warm_start
 from sweeps.arguments import parse
-from sweeps.resume import before, check_data, check_space
+from sweeps.ensemble import data_of
+from sweeps.resume import as_before, before, check_data, check_space
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.keeper import Keeper
 from sweeps.search.record import Record, read, rows
 from sweeps.search.scheduler import Asha
 from sweeps.search.searcher import Search
 from sweeps.search.space import SPACES, Space
+from trainable.config import TrialConfig
 from trainable.datasets import load
 from trainable.errors import BadInput
 
@@ -24,14 +27,15 @@ ARGUMENTS = {
     **{"finalists": None, "folds": 5, "views": 1, "use_unlabelled": False, "max_latency": None, "search_share": 0.4},
 }
 
+ABOUT = {"arguments": ARGUMENTS, "data": {"fingerprint": load("digits-sample").fingerprint}, "versions": {}, "commit": None}
+
 
 @pytest.fixture
 def results(tmp_path):
     """results/s: a sweep of 24 trials that was searched, and not combined."""
     folder = tmp_path / "results" / "s"
     folder.mkdir(parents=True)
-    about = {"arguments": ARGUMENTS, "data": {"fingerprint": load("digits-sample").fingerprint}, "versions": {}, "commit": None}
-    Record(folder / "record.db", about=about).close()
+    Record(folder / "record.db", about=ABOUT).close()
     run(begin(folder / "record.db", "random"), {}, at_once=2)
     return folder.parent
 
@@ -87,6 +91,16 @@ def test_longer_trials_where_no_trial_is_compared(results):
 def test_no_such_sweep(results, name):
     with pytest.raises(BadInput, match="holds no sweep; there are: (s|none)$|--resume|up to 100 letters"):
         parse(["--results", str(results), "--resume", name, "--quick"] if name else ["--resume"])
+
+
+def test_a_sweep_whose_finalists_have_trained_on_a_given_val_goes_on_as_it_was(results, sample):
+    given = replace(sample, val_given=True)
+    assert as_before(before(results / "s"), given).val_given, "without finalists nothing has been trained on it"
+    record = Record(results / "s" / "record.db", about=ABOUT)
+    record.trial_started(24, {**TrialConfig().flat(), "folds": 5}, {}, {}, refits=0)
+    assert not as_before(before(results / "s"), given).val_given
+    assert not as_before(before(results / "s"), sample).val_given
+    assert not data_of([results / "s"]).val_given
 
 
 def test_other_data_are_refused(results):

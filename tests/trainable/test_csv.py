@@ -118,3 +118,12 @@ def test_no_csv_and_files_beside_that_do_not_fit(root, data):
     refused(f"csv:{root}", data, "test.csv should have the same 16 pixel columns as train.csv; it has q0, ")
     (root / "train.csv").write_bytes(b"\xff\xfe\x00")
     refused(f"csv:{root}", data, "cannot read train.csv")
+
+
+def test_a_val_of_the_users_own_is_said_to_be(root, data):
+    name = table(root / "train.csv", f"label,{HEADER}", pixel_rows(20, 16, lambda i: i % 2))
+    assert not load(name, data).val_given
+    table(root / "val.csv", f"label,{HEADER}", pixel_rows(4, 16, lambda i: i % 2))
+    given = load(name, data, image_size=8)
+    assert given.val_given
+    assert counts(given) == [20, 4, 0, 0]

@@ -192,3 +192,7 @@ def test_all_labels(sample):
         assert np.array_equal(whole.train.images[n], image)
         assert whole.train.labels[n] == label
     assert whole.in_shape == (1, 28, 28)
+
+
+def test_a_val_that_we_cut_is_not_given(sample):
+    assert not sample.val_given

@@ -276,3 +276,13 @@ def test_names_that_cannot_be(root, data):
     refused(name, data, "channels is 2; it should be 1", channels=2)
     (root / "a" / os.fsdecode(b"\xff.png")).write_bytes(b"")
     refused(name, data, "is not UTF-8")
+
+
+def test_a_val_of_the_users_own_is_said_to_be(root, data):
+    cut = load(put(root / "cut", a=20, b=20), data)
+    given = load(put(root / "given", train__a=20, train__b=20, val__a=3, val__b=3), data)
+    assert (cut.val_given, given.val_given) == (False, True)
+    assert counts(given) == [40, 6, 0, 0]
+    assert load(f"folder:{root / 'given'}", data, image_size=8, channels=3).val_given
+    tested = load(put(root / "tested", train__a=20, train__b=20, test__a=3), data)
+    assert not tested.val_given, "its val is cut from train"

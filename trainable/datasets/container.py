@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -51,6 +51,7 @@ class Dataset:
     id_column: str = "ImageId"  # the two columns of a submission
     label_column: str = "Label"
     competition: Competition | None = None
+    val_given: bool = False  # by the user, who may know what train and val must not share: it is never trained on
 
     @property
     def in_shape(self) -> tuple[int, int, int]:
@@ -96,6 +97,27 @@ def all_labels(data: Dataset) -> Dataset:
     return replace(data, train=whole, val=nothing(whole))
 
 
+def in_folds(data: Dataset) -> Split:
+    """Return the images that folds are cut from: train, and with it a val that was cut from it."""
+    return data.train if data.val_given else all_labels(data).train
+
+
+def judging(data: Dataset) -> Split:
+    """Return the images that judge finalists: a val that the user gave, else those of all folds."""
+    return data.val if data.val_given else in_folds(data)
+
+
+def as_recorded(data: Dataset, about: Mapping) -> Dataset:
+    """Return the data as the finalists of a sweep had them.
+
+    Args:
+        about: `data` of its sweep.json. Sweeps that do not say `val_given` have trained finalists on a val
+            that the user gave, and are judged out of fold.
+    """
+    given = data.val_given and bool(about.get("val_given"))
+    return data if given == data.val_given else replace(data, val_given=given)
+
+
 def folds_of(labels: np.ndarray, folds: int) -> np.ndarray:
     """Which fold each image is in, int64 [n]: equally large, each class spread evenly; the same at every call."""
     rng = np.random.default_rng(0)
@@ -106,18 +128,21 @@ def folds_of(labels: np.ndarray, folds: int) -> np.ndarray:
 
 
 def of_fold(data: Dataset, folds: int, fold: int) -> Dataset:
-    """With train and val, as `all_labels` joins them, cut anew: what is in the `fold` is val. No folds: as it is.
+    """With the images `in_folds` cut anew: the `fold` is left out of train and is val. No folds: as it is.
+
+    A val that the user gave stays val, and the fold is left out all the same.
 
     Raises:
         BadInput: there are fewer images than folds.
     """
     if not folds:
         return data
-    pool = all_labels(data).train
+    pool = in_folds(data)
     if len(pool) < folds:
         raise BadInput(f"folds is {folds}, and there are {len(pool)} labelled images; take fewer folds")
     held = folds_of(pool.labels, folds) == fold
-    return replace(data, train=pool.take(np.flatnonzero(~held)), val=pool.take(np.flatnonzero(held)))
+    val = data.val if data.val_given else pool.take(np.flatnonzero(held))
+    return replace(data, train=pool.take(np.flatnonzero(~held)), val=val)
 
 
 SURE = 0.95

@@ -75,7 +75,8 @@ def load(path: str, data: Path, image_size: int | tuple[int, int] | None = None,
         content = images.read(data, name, main.parent, files, image_size, channels)
     splits = [Split(content[split], labels[split], ids[split]) for split in ("train", "val", "test", "unlabelled")]
     columns = {column: str(arrays[column]) for column in ("id_column", "label_column")}
-    return competing(reshape(Dataset(name, tuple(classes), *splits, **columns), image_size, channels), main.parent)
+    dataset = Dataset(name, tuple(classes), *splits, **columns, val_given="val" in sources)
+    return competing(reshape(dataset, image_size, channels), main.parent)
 
 
 def _parse(sources: dict[str, Path]) -> dict[str, np.ndarray]:

@@ -45,14 +45,16 @@ def load(path: str, data: Path, image_size: int | tuple[int, int] | None = None,
         own.sort(key=lambda pair: naturally(pair[0]))
         names[split] = np.array([name for name, _ in own], dtype=str)
         labels[split] = numbers([label for _, label in own], classes, str(root / split))
-    if not len(names["val"]):
+    given = bool(len(names["val"]))
+    if not given:
         held = held_out(labels["train"], share_of_val(len(labels["train"])), classes)
         for table in (names, labels):
             table["train"], table["val"] = table["train"][~held], table["train"][held]
     name = f"folder-{slug(root.resolve().name)}"
     arrays = images.read(data, name, root, {split: own.tolist() for split, own in names.items()}, image_size, channels)
     splits = [Split(arrays[split], labels[split], names[split]) for split in SPLITS]
-    return competing(Dataset(name, tuple(classes), *splits, id_column="file", label_column="label"), root)
+    columns = {"id_column": "file", "label_column": "label"}
+    return competing(Dataset(name, tuple(classes), *splits, **columns, val_given=given), root)
 
 
 def loose(
