@@ -27,7 +27,7 @@ class Problem:
     mean: list[float]
     std: list[float]
     seen: tuple[str, ...]  # the datasets that have taught the weights, those they started from included
-    temperature: float = 1.0  # at which its probabilities are calibrated on val
+    temperature: float = 1.0  # by which the network's logits are yet to be divided: it was calibrated on val
 
 
 def pack(config: TrialConfig, data, state, scores: dict) -> dict[str, bytes]:
@@ -85,14 +85,31 @@ def unpack(files: dict[str, bytes]) -> tuple[nn.Module, TrialConfig, Problem]:
 def load(folder: Path | str) -> tuple[nn.Module, TrialConfig, Problem]:
     """The network saved in `folder`, on the CPU, in eval mode: pixels in [0, 1], [n, *in_shape] -> logits [n, classes].
 
+    The softmax of these logits is the calibrated probability: they are divided by the temperature already, and so the
+    `temperature` of the problem is 1. `unpack` gives the network as it was trained.
+
     Raises:
         BadInput: as `unpack` does, and where a file is missing.
     """
     folder = Path(folder)
     try:
-        return unpack({name: reading.read(folder / name, times=3) for name in (CONFIG, WEIGHTS)})
+        contents = {name: reading.read(folder / name, times=3) for name in (CONFIG, WEIGHTS)}
     except OSError as wrong:
         raise missing(folder, wrong) from wrong
+    network, config, problem = unpack(contents)
+    if problem.temperature != 1:
+        network.register_forward_hook(_Divide(problem.temperature))  # no layer more: a state_dict has the same names
+    return network, config, replace(problem, temperature=1.0)
+
+
+@dataclass(frozen=True)
+class _Divide:
+    """A forward hook that divides logits by a temperature, in float32, whatever the network computes in."""
+
+    temperature: float
+
+    def __call__(self, network: nn.Module, inputs: tuple, logits: torch.Tensor) -> torch.Tensor:
+        return logits.float() / self.temperature
 
 
 def missing(folder: Path, wrong: OSError) -> BadInput:
