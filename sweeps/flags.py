@@ -1,5 +1,6 @@
 """The flags that every kind of sweep has, and what follows from them."""
 
+import argparse
 import os
 import re
 from argparse import ArgumentTypeError, Namespace
@@ -24,7 +25,10 @@ def add_shared(p: Parser):
     p.add_argument("--concurrent", type=positive(int), help="trials at a time (default: fill the cluster)")
     p.add_argument("--cpus-per-trial", type=positive(int), default=1, help="processors, and threads, a trial")
     p.add_argument(
-        "--gpus-per-trial", type=positive(float, or_zero=True), help="share of a GPU (default: measured, where there is one)"
+        "--gpus-per-trial",
+        type=share_of_a_gpu,
+        metavar="SHARE",
+        help="share of a GPU, 0.01 to 1, or 0 for none (default: measured, where there is one)",
     )
     p.add_argument(
         "--address",
@@ -34,6 +38,19 @@ def add_shared(p: Parser):
     p.add_argument("--step-timeout", metavar="10m", default="10m", help="without a step for so long, a trial is taken for hung")
     p.add_argument("--mlflow", metavar="URI", help="a server that mirrors the sweep (default: mlflow.db under --results)")
     p.set_defaults(why="asked for")
+
+
+def share_of_a_gpu(text: str) -> float:
+    """An argparse type: 0, or 0.01 to 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if share > 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: a trial trains on one GPU at most; give 1, a share of one, or 0")
+    if share != 0 and not share >= 0.01:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share of a GPU; give 0.01 to 1, or 0")
+    return share
 
 
 def settle(args: Namespace, kind: str = ""):

@@ -30,7 +30,7 @@ class Places:
         concurrent: trials at a time at most.
 
     Raises:
-        BadInput: a trial asks for more than any machine has or will have.
+        BadInput: a trial asks for more than any machine has or will have, or for more than one GPU.
     """
 
     def __init__(
@@ -49,6 +49,8 @@ class Places:
         self.gpus = (GPU_SHARE if most_gpus else 0) if gpus is None else gpus
         if cpus > most_cpus:
             raise BadInput(f"--cpus-per-trial {cpus}: the largest machine has {most_cpus}; give at most that")
+        if self.gpus > 1:  # of a sweep that was begun when this was taken, and is resumed
+            raise BadInput(f"--gpus-per-trial {self.gpus:g}: a trial trains on one GPU at most; give 1, a share of one, or 0")
         if self.gpus > most_gpus:
             raise BadInput(f"--gpus-per-trial {self.gpus:g}: the largest machine has {most_gpus:g}; give at most that")
         self._began = self._looked = time.monotonic()
@@ -154,10 +156,8 @@ def _footprints(configs: list[TrialConfig], data: Dataset) -> tuple[list[Footpri
 
 
 def _fit(node: dict, cpus: int, gpus: float) -> int:
-    """How many trials a machine holds. Shares of a GPU do not cross GPUs; more than one are whole."""
+    """How many trials a machine holds. Shares of a GPU do not cross GPUs."""
     by_cpu = int(node.get("CPU", 0)) // cpus
     if not gpus:
         return by_cpu
-    count = node.get("GPU", 0)
-    by_gpu = int(count) * int(1 / gpus + 1e-9) if gpus < 1 else int(count // gpus)
-    return min(by_cpu, by_gpu)
+    return min(by_cpu, int(node.get("GPU", 0)) * int(1 / gpus + 1e-9))

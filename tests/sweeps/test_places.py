@@ -25,7 +25,6 @@ MIXED = [{"CPU": 2.0}, {"CPU": 16.0, "GPU": 1.0}, {"CPU": 16.0, "GPU": 2.0}]
         (MIXED, 1, 0.3, None, 3 + 6),  # three to a GPU: a share does not cross GPUs
         (MIXED, 8, None, None, 2 + 2),  # the processors run out first
         (MIXED, 1, 1, None, 1 + 2),
-        (MIXED, 1, 2, None, 0 + 1),
         (MIXED, 1, 0, None, 2 + 16 + 16),
     ],
 )
@@ -41,7 +40,9 @@ def test_slots(nodes, cpus, gpus, concurrent, slots):
     [
         (LAPTOP, 9, None, "--cpus-per-trial 9: the largest machine has 8"),
         (LAPTOP, 1, 0.5, "--gpus-per-trial 0.5: the largest machine has 0"),
-        (MIXED, 1, 3, "--gpus-per-trial 3: the largest machine has 2"),
+        (MIXED, 1, 2, "--gpus-per-trial 2: a trial trains on one GPU at most; give 1, a share of one, or 0"),
+        (LAPTOP, 1, 2, "--gpus-per-trial 2: a trial trains on one GPU at most"),
+        (LAPTOP, 1, 1, "--gpus-per-trial 1: the largest machine has 0"),
         ([{"CPU": 64.0}, {"CPU": 1.0, "GPU": 1.0}], 4, None, "no machine has 4 processors and 0.25 GPUs at once"),
     ],
 )

@@ -253,6 +253,7 @@ def test_time_that_is_too_short_or_too_long_to_share_out():
         (["--name", "../away"], "--name '../away': up to 100 letters"),
         (["--name", "there"], "there exists; choose another --name"),
         (["--dataset", "cifar"], "unknown dataset 'cifar'"),
+        (["--gpus-per-trial", "2"], "--gpus-per-trial: '2': a trial trains on one GPU at most"),
         (["--cpus-per-trial", "4096"], "--cpus-per-trial 4096: the largest machine has"),
     ],
 )
