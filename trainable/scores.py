@@ -13,8 +13,9 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def losses(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Each image's negative log-probability of the right class, in nats; a probability counts as at least 1e-7."""
-    return -np.log(np.clip(probs[np.arange(len(labels)), labels], 1e-7, 1))
+    """Each image's negative log-probability of the right class, in nats; a probability counts as at least 1e-7, as does one
+    that is no number."""
+    return -np.log(np.clip(np.nan_to_num(probs[np.arange(len(labels)), labels]), 1e-7, 1))
 
 
 def cross_entropy(probs: np.ndarray, labels: np.ndarray) -> float:
@@ -32,10 +33,12 @@ def best_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
     Networks trained with label smoothing are under-confident by design: without this, a ranking by
     cross-entropy would punish label smoothing and not errors. Cross-entropy is convex in 1 / temperature,
-    so Newton's method on that scale finds the one minimum.
+    so Newton's method on that scale finds the one minimum. Logits that are no numbers have none: 1.
     """
     z = logits.astype(np.float64)
     z -= z.max(axis=1, keepdims=True)
+    if not np.isfinite(z).all():
+        return 1.0
     right = z[np.arange(len(labels)), labels].mean()
     scale = 1.0
     for _ in range(50):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sweeps.choose.combine import parts_of
+from sweeps.choose.combine import cuts_of
 from trainable import scores
 
 GAIN = 0.95  # the last few images, of which a small network is sure and wrong, would cost most of the time
@@ -31,8 +31,7 @@ def cascade(small: np.ndarray, large: np.ndarray, labels: np.ndarray, seed: int 
     on the last fifth, five times; the one that is returned is found on all.
     """
     errors = passed = 0
-    for part in parts_of(len(labels), seed):
-        rest = np.setdiff1d(np.arange(len(labels)), part)
+    for part, rest in cuts_of(len(labels), seed):
         on = passed_on(small[part], find_threshold(small[rest], large[rest], labels[rest]))
         said = np.where(on, large[part].argmax(axis=1), small[part].argmax(axis=1))
         errors, passed = errors + int((said != labels[part]).sum()), passed + int(on.sum())

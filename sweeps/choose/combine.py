@@ -17,6 +17,7 @@ BAGS = 10  # of the greedy selection, each of half of the members
 FIRST = 3  # members that a selection begins with, where it has so many
 STEPS = 30  # of a selection
 LEAST = 1e-3  # that a member must weigh
+LEAST_LOSS = 1e-9  # nats: what is compared by its logarithm or by a quotient counts as at least so much
 
 
 def mean(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -74,7 +75,7 @@ def weights(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
         before, out = out, out * (right / (out @ right)).mean(axis=1)
         if np.abs(out - before).max() < 1e-5:
             break
-    out[out < LEAST] = 0.0  # it would cost its time, and change nothing
+    out[out < min(LEAST, out.max())] = 0.0  # it would cost its time, and change nothing
     return out / out.sum()
 
 
@@ -155,7 +156,7 @@ def judge(method: str, probs: np.ndarray, labels: np.ndarray, seed: int = 0) -> 
 
     Members must not have been trained on these images (out-of-fold probabilities, or those of a held-out set).
     """
-    weighed = [weigh(method, probs[:, rest], labels[rest]) for _, rest in _cuts(len(labels), seed)]
+    weighed = [weigh(method, probs[:, rest], labels[rest]) for _, rest in cuts_of(len(labels), seed)]
     return _judged(weigh(method, probs, labels), weighed, probs, labels, seed)
 
 
@@ -166,16 +167,16 @@ def _calibrated(method: str, probs: np.ndarray, labels: np.ndarray, weight: np.n
 def _judged(whole: Weighed, weighed: Iterable[Weighed], probs: np.ndarray, labels: np.ndarray, seed: int) -> Judged:
     """`whole`, judged on each part by what was `weighed` by the others."""
     wrong, losses = np.zeros(len(labels), dtype=bool), np.zeros(len(labels))
-    for (part, _), by_rest in zip(_cuts(len(labels), seed), weighed, strict=True):
+    for (part, _), by_rest in zip(cuts_of(len(labels), seed), weighed, strict=True):
         said = combined(by_rest.method, probs[:, part], by_rest.weights, by_rest.temperature)
         wrong[part] = said.argmax(axis=1) != labels[part]
         losses[part] = scores.losses(said, labels[part])
     return Judged(**vars(whole), wrong=wrong, losses=losses)
 
 
-def _cuts(images: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The rows of each part, and all others."""
-    return [(part, np.setdiff1d(np.arange(images), part)) for part in parts_of(images, seed)]
+def cuts_of(images: int, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The rows of each part, and all others; of one image, which leaves none, that one."""
+    return [(part, np.setdiff1d(np.arange(images), part) if images > 1 else part) for part in parts_of(images, seed)]
 
 
 def parts_of(images: int, seed: int = 0) -> list[np.ndarray]:
@@ -210,7 +211,7 @@ def by_size(
     `costs` of the members; no more than `most` is spent together. `largest`: the most members. Judged as in `judge`.
     """
     whole = grow(probs, labels, costs, most)
-    cuts = [rest for _, rest in _cuts(len(labels), seed)]
+    cuts = [rest for _, rest in cuts_of(len(labels), seed)]
     grown = [grow(probs[:, rest], labels[rest], costs, most) for rest in cuts]
 
     def first(order: list[int], size: int, rows: np.ndarray) -> Weighed:
@@ -257,8 +258,8 @@ def _equal(chosen: Iterable[int], members: int) -> np.ndarray:
 
 
 def right_class(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Each member's probability of the right class, [members, n]; it counts as at least 1e-7."""
-    return np.clip(probs[:, np.arange(len(labels)), labels], 1e-7, 1)
+    """Each member's probability of the right class, [members, n]; it counts as at least 1e-7, as does one that is no number."""
+    return np.clip(np.nan_to_num(probs[:, np.arange(len(labels)), labels]), 1e-7, 1)
 
 
 def _within_one_error(losses: np.ndarray, lowest: np.ndarray) -> bool:

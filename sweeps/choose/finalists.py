@@ -4,12 +4,12 @@ network that has not seen it; on folds of train alone where the user gave a val,
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from math import exp, log, log2
+from math import exp, isfinite, log, log2
 from pathlib import Path
 
 import numpy as np
 
-from sweeps.choose.combine import grow, right_class
+from sweeps.choose.combine import LEAST_LOSS, grow, right_class
 from sweeps.choose.members import LAST, SEED, Member, find, out_of_fold
 from sweeps.search.record import read
 from trainable.datasets.container import Dataset, in_folds
@@ -21,6 +21,7 @@ FOLDS = (5, 6, 4, 3)  # where nobody says how many; the first where there is no 
 BY_EPOCHS, BY_IMAGES = 0.96, 0.88  # what remains of a loss with twice the epochs, or twice the images (LOG.md)
 TRUE = 0.5  # of the logarithm of two good trials' losses on val; the rest is luck (LOG.md)
 EARLY = 0.2  # of the longest training: what is seen before says next to nothing of the end (LOG.md)
+HIGHEST = -log(1e-7)  # loss: a probability counts as at least so much
 SLACK = 0.9  # of the time that is left may be planned: estimates err
 
 
@@ -165,7 +166,7 @@ def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
     for row in sorted(rungs, key=lambda row: row["rung"]):
         if row["number"] in curves:
             metrics = row["metrics"]
-            curves[row["number"]].append((log(round(metrics["budget"], 6)), log(max(metrics["val_loss"], 1e-9))))
+            curves[row["number"]].append((log(round(metrics["budget"], 6)), _log_of_loss(metrics["val_loss"])))
     furthest = max((curve[-1][0] for curve in curves.values() if curve), default=None)
     whole = [np.array(curve).T for curve in curves.values() if curve and curve[-1][0] == furthest]
 
@@ -178,6 +179,11 @@ def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
     return [of(curves[member.trial]) for member in members]
 
 
+def _log_of_loss(loss: float) -> float:
+    """The logarithm of a cross-entropy; one that is no number is the highest that there is."""
+    return log(min(max(loss, LEAST_LOSS), HIGHEST) if isfinite(loss) else HIGHEST)
+
+
 def promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[float]) -> dict[tuple[int, ...], float]:
     """Of every choice of members: what they are worth in the mean, times what remains of a loss when they are together.
 
@@ -185,14 +191,15 @@ def promises(members: Sequence[Member], labels: np.ndarray, worths: Sequence[flo
     little differs much.
     """
     right = right_class(np.stack([member.val for member in members]), labels)
-    alone, worths = -np.log(right).mean(axis=1), np.array(worths)
+    alone, worths = np.maximum(-np.log(right).mean(axis=1), LEAST_LOSS), np.array(worths)
     trained = [round(member.metrics["budget"], 6) for member in members]
     out = {}
     for size in range(1, len(right) + 1):
         for chosen in map(list, combinations(range(len(right)), size)):
             remains = 0.7 + 0.3 / size
             if all(trained[i] == max(trained) for i in chosen):
-                remains = -np.log(right[chosen].mean(axis=0)).mean() / alone[chosen].mean()
+                together = max(-np.log(right[chosen].mean(axis=0)).mean(), LEAST_LOSS)
+                remains = together / alone[chosen].mean()
             out[tuple(chosen)] = float(remains * worths[chosen].mean())
     return out
 

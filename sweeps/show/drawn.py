@@ -13,9 +13,10 @@ from sweeps.show.importance import compared, importance
 SHOWN = 8  # parameters in parallel coordinates
 LINES = 200  # and trials
 BARS = 15  # parameters whose importance is drawn
+LEAST_LOSS = 1e-7  # nats an image
 LARGEST = 24  # members whose diversity is drawn
 NAMES = {"budget": "epochs", "val_error": "error", "val_loss": "loss"}  # of our columns, on the page
-BOARD = ("trial", "family", "arch", "state", "epochs", "error", "loss", "parameters", "ms", "seconds")
+BOARD = ("trial", "family", "arch", "state", "epochs", "training", "error", "loss", "parameters", "ms", "seconds")
 BOARD += ("optimizer", "lr", "lr_schedule", "reason")
 
 
@@ -85,6 +86,7 @@ class Drawn:
     def _parameters(self):
         """Importance, a parameter against the loss, and parallel coordinates of the winning family, each at one budget."""
         there, epochs = compared(self.folder)
+        there = there.assign(loss=_shown(there["loss"]))
         found = importance(there)
         if found.empty:
             return
@@ -126,8 +128,13 @@ def anytime(sweep: str, trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFr
     found = found[found["val_loss"] < found["val_loss"].cummin().shift(fill_value=math.inf)]
     arch = found["trial"].map(archs)
     return pd.DataFrame(
-        {"minutes": found["t"] / 60, "best": found["val_loss"], "trial": found["trial"], "arch": arch, "sweep": sweep}
+        {"minutes": found["t"] / 60, "best": _shown(found["val_loss"]), "trial": found["trial"], "arch": arch, "sweep": sweep}
     )
+
+
+def _shown(losses: pd.Series) -> pd.Series:
+    """Return losses as a logarithmic axis can show them: where every image is right the loss is 0."""
+    return losses.astype(float).clip(lower=LEAST_LOSS)
 
 
 def _by_place(params: dict, names: list[str]) -> dict[int, object]:

@@ -15,6 +15,7 @@ from trainable.archs import ARCHS
 
 GOOD = 0.25  # the share of the trials whose values are called good
 ENOUGH = 20  # trials that a rung needs, where one has so many
+HIGHEST = 16.2  # cross-entropy: a probability counts as at least 1e-7; what is no number is as bad
 LEAST = 10  # trials with a parameter, below which nothing is said of its importance
 NAMES = ["parameter", "importance", "trials", "good values", "tried"]
 
@@ -51,6 +52,7 @@ def importance(table: pd.DataFrame) -> pd.DataFrame:
     """
     if table.empty:
         return pd.DataFrame(columns=NAMES)
+    table = table.assign(loss=table["loss"].astype(float).fillna(HIGHEST).clip(upper=HIGHEST))
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study()
     drawn: dict[str, list[tuple[float, object, BaseDistribution]]] = {}
