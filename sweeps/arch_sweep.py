@@ -6,9 +6,11 @@ python sweeps/arch_sweep.py --dataset digit-recognizer --time-budget 2h
 """
 
 import sys
+import time
 from argparse import Namespace
+from functools import partial
 
-from sweeps import submit
+from sweeps import BEGAN, submit
 from sweeps.arguments import parse
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
@@ -35,7 +37,9 @@ WRITTEN = {
 DONE = ("ensemble.json", "submission.csv", "curves.png")
 
 
-def main() -> int:
+def main(called: float | None = None) -> int:
+    """Run the command, which was `called` at that time.monotonic; None: now."""
+    called = time.monotonic() if called is None else called
     args, earlier = parse(sys.argv[1:])
     space, budgets = find_space(args.space), rungs(args.max_epochs)
     if earlier:
@@ -50,7 +54,7 @@ def main() -> int:
             return 0
     if args.download and (status := download(args.dataset)):
         return status
-    sweep = Sweep(args, earlier)
+    sweep = Sweep(args, earlier, time.monotonic() - called)
     if args.submit:
         submit.ready(sweep.data)
     ending = Ending(sweep.left(1.0 if args.finalists == 0 else args.search_share))
@@ -84,7 +88,8 @@ def main() -> int:
     sweep.console.print()
     summary.show(sweep.console, trials, sweep.curves, ensemble, val)
     again = f" and {len(trials) - len(searched)} networks of finalists" if len(trials) > len(searched) else ""
-    sweep.say(f"{len(searched)} trials{again} in {record.t / 60:.1f} minutes; cores busy training: {busy:.0%}.")
+    busy = f"{sweep.end():.0%} ({views.BUSY})"
+    sweep.say(f"{len(searched)} trials{again} in {record.t / 60:.1f} minutes; cores busy training: {busy}.")
     cut = (trials["state"] == "interrupted").any()
     sweep.last_words(WRITTEN, next_steps(args, sweep, cut))
     if args.submit:
@@ -135,4 +140,4 @@ def next_steps(args: Namespace, sweep: Sweep, cut: bool) -> list[str]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(partial(main, BEGAN))

@@ -39,14 +39,15 @@ class Sweep:
 
     Args:
         earlier: what there is of it, where it is resumed.
+        imports: seconds from the command until here.
 
     Raises:
         BadInput: the data cannot be read, or are not those of the sweep that is resumed; the folder exists or cannot be
             made; another driver is at work.
     """
 
-    def __init__(self, args: Namespace, earlier: Before | None = None):
-        self.began = time.monotonic()
+    def __init__(self, args: Namespace, earlier: Before | None = None, imports: float = 0.0):
+        self.began, self.imports = time.monotonic(), imports
         self.args, self.earlier, self._waiting = args, earlier, False
         self.console = Console() if sys.stdout.isatty() else Console(width=120)
         if earlier:
@@ -92,7 +93,7 @@ class Sweep:
             self.folder.mkdir(exist_ok=True)
             Lock(self.folder / "lock").take()
         self.ending = ending
-        record = Record(self.folder / "record.db", about=self.about, patience=self._wait_for_room)
+        record = Record(self.folder / "record.db", about=self.about, patience=self._wait_for_room, began=self.began)
         record.interrupt_all("the sweep was cut off")
         record.forget_phases()
         past = read(self.folder / "record.db")
@@ -163,9 +164,13 @@ class Sweep:
         time.sleep(2.0)
 
     def end(self) -> float:
-        """Write into sweep.json how it ended. Returns the share of the places' time that was spent training."""
-        busy = views.busy(self.trials, self.places.mean)
-        self.about["ended"] = {"seconds": round(self.record.t, 1), "trials": len(self.trials), "cores_busy": busy}
+        """Write into sweep.json how it ended, as of now. Returns the share of the places' time that was spent training.
+
+        Called once before the report and MLflow's mirror, which show it, and once after them.
+        """
+        seconds = self.record.t + self.imports
+        busy = views.busy(self.trials, self.places.mean, seconds)
+        self.about["ended"] = {"seconds": round(seconds, 1), "trials": len(self.trials), "cores_busy": busy, "busy": views.BUSY}
         self.write_about()
         return busy
 

@@ -7,14 +7,16 @@ python sweeps/zoo.py --time-budget 1h --vote resnet18,resnet34,mobilenet_v2
 """
 
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from functools import cache
+from functools import cache, partial
 from math import sqrt
 
 from torch import nn
 
+from sweeps import BEGAN
 from sweeps.choose.cost import BATCHES, epoch_seconds, size
 from sweeps.choose.finalists import SLACK, makespan
 from sweeps.choose.singles import judge, vote
@@ -25,7 +27,7 @@ from sweeps.search.launch import Ending
 from sweeps.search.scheduler import SCHEDULERS, rungs
 from sweeps.search.searcher import Search
 from sweeps.search.space import OWN, SMALL_ZOO, Space
-from sweeps.show import figures, zoo_table
+from sweeps.show import figures, views, zoo_table
 from sweeps.sweep import Sweep
 from trainable.archs import ARCHS
 from trainable.archs.torchvision_fit import LARGEST, shapes_of
@@ -64,10 +66,12 @@ WRITTEN = {
 MIRRORED = ("zoo.md", "zoo.parquet", "zoo.png", "curves.png")  # in MLflow too
 
 
-def main() -> int:
+def main(called: float | None = None) -> int:
+    """Run the command, which was `called` at that time.monotonic; None: now."""
+    called = time.monotonic() if called is None else called
     args = parse(sys.argv[1:])
     recipes = {arch: recipe(args, arch) for arch in args.archs}
-    sweep = Sweep(args)
+    sweep = Sweep(args, imports=time.monotonic() - called)
     data, folder = sweep.data, sweep.folder
     sizes = {arch: size(config, data) for arch, config in recipes.items()}
     ending = Ending(sweep.left())
@@ -111,7 +115,8 @@ def main() -> int:
     zoo_table.show(sweep.console, table, title)
     for note in notes:
         sweep.say(note)
-    sweep.say(f"{len(sweep.trials)} networks in {sweep.seconds / 60:.1f} minutes; cores busy training: {busy:.0%}.")
+    busy = f"{sweep.end():.0%} ({views.BUSY})"
+    sweep.say(f"{len(sweep.trials)} networks in {sweep.seconds / 60:.1f} minutes; cores busy training: {busy}.")
     sweep.last_words(WRITTEN, [f"python sweeps/arch_sweep.py --dataset {args.dataset}    # search for better ones"])
     return 1 if broken or (args.vote and not voted) else 0
 
@@ -275,4 +280,4 @@ def words(data) -> str:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(partial(main, BEGAN))

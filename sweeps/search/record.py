@@ -84,6 +84,7 @@ class Record:
     Args:
         about: of this driver.
         patience: called with one line while the disk is full, before each new try; what it raises ends the wait.
+        began: when this driver began to work, of time.monotonic; None: now.
 
     Raises:
         BadInput: the file is no record.
@@ -95,9 +96,10 @@ class Record:
         listeners: tuple[Callable[[dict], None], ...] = (),
         about: Mapping | None = None,
         patience: Callable[[str], None] | None = None,
+        began: float | None = None,
     ):
         self.path, self.listeners, self.patience = path, listeners, patience
-        self._began = time.monotonic()
+        self._began = time.monotonic() if began is None else began
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
             self._db.execute("PRAGMA journal_mode=WAL")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from sweeps.search.record import STATES, newest_about, read, rows
+from sweeps.show import trained
 from trainable import files
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
@@ -22,7 +23,7 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     results/records/, what `write_tables` made of it."""
     if not (folder / "record.db").exists():
         trials, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("trials", "curves"))
-        return trials, curves
+        return trials.assign(training=trained.training(trials)), curves
     trials, rungs = read(folder / "record.db")
     restarts = Counter(row["number"] for row in rows(folder / "record.db", "restarts"))
     curves = pd.DataFrame(
@@ -60,7 +61,8 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
         )
     if not table:  # it has just begun
         return _nothing()
-    return pd.DataFrame(table).astype({"refits": "Int64"}), curves if len(curves) else _nothing()[1]
+    trials = pd.DataFrame(table).astype({"refits": "Int64"})
+    return trials.assign(training=trained.training(trials)), curves if len(curves) else _nothing()[1]
 
 
 def _nothing() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -69,7 +71,7 @@ def _nothing() -> tuple[pd.DataFrame, pd.DataFrame]:
     kinds = {"refits": "Int64", "state": str, "reason": str, "family": str}
     trials = pd.DataFrame(columns=[*names, "eval_s", "ms", *TrialConfig().flat()], dtype=float).astype(kinds)
     curves = pd.DataFrame(columns=["trial", "rung", "partial", "at", "t", "budget", "val_loss", "val_error"], dtype=float)
-    return trials, curves.astype({"partial": bool})
+    return trials.assign(training=trained.training(trials)), curves.astype({"partial": bool})
 
 
 def _ms(trial: dict, times: int, data: Mapping) -> float | None:
@@ -95,13 +97,17 @@ def write_parquet(path: Path, table: pd.DataFrame):
     files.write(path, buffer.getvalue())
 
 
-def busy(trials: pd.DataFrame, slots: float) -> float:
-    """The share of the places' time, from the first trial's start to the last one's end, spent in training and
-    evaluation steps; 0 without trials."""
-    if trials.empty:
-        return 0.0
-    span = (trials["t"] + trials["seconds"]).max() - trials["t"].min()
-    return float((trials["train_s"] + trials["eval_s"]).sum() / max(1e-9, slots * span))
+BUSY = "training and evaluating, of all places' time from the command to the end"
+
+
+def busy(trials: pd.DataFrame, slots: float, seconds: float) -> float:
+    """Return the share of the places' time that was spent in steps of training and evaluation, BUSY.
+
+    Args:
+        slots: places, on average.
+        seconds: from the command to the end, of all drivers together; starting, waiting, combining and writing count.
+    """
+    return float((trials["train_s"] + trials["eval_s"]).sum() / max(1e-9, slots * seconds))
 
 
 def searched(trials: pd.DataFrame) -> pd.DataFrame:
@@ -115,6 +121,7 @@ def leaderboard(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
     found = searched(trials)
     columns = {"trial": "trial", "arch": "architecture", "state": "state", "budget": "epochs", "val_error": "error"}
     columns |= {
+        "training": "training",
         "val_loss": "loss",
         "parameters": "parameters",
         "optimizer": "optimizer",
@@ -140,9 +147,10 @@ def families(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
         best = mine.loc[mine["val_loss"].idxmin()] if mine["val_loss"].notna().any() else {}
         minutes = (mine["train_s"] + mine["eval_s"]).sum() / 60
         row = {"family": family, "trials": len(mine), **{state: ended[state] for state in ENDS}, "best": best.get("trial")}
-        row |= {"epochs": best.get("budget"), "error": mine["val_error"].min(), "loss": best.get("val_loss"), "minutes": minutes}
+        row |= {"epochs": best.get("budget"), "training": best.get("training"), "error": mine["val_error"].min()}
+        row |= {"loss": best.get("val_loss"), "minutes": minutes}
         out.append(row)
-    names = ["family", "trials", *ENDS, "best", "epochs", "error", "loss", "minutes"]
+    names = ["family", "trials", *ENDS, "best", "epochs", "training", "error", "loss", "minutes"]
     kinds = {"best": "Int64"} if out else {}
     return pd.DataFrame(out, columns=names).astype(kinds).sort_values(["error", "loss"]).reset_index(drop=True)
 

@@ -66,7 +66,8 @@ def test_tables(tmp_path):
 
 def test_busy():
     trials = pd.DataFrame({"t": [100.0, 101.0], "seconds": [10.0, 9.0], "train_s": [6.0, 8.0], "eval_s": [1.0, 0.0]})
-    assert views.busy(trials, slots=2) == pytest.approx(15 / 20)
+    assert views.busy(trials, slots=2, seconds=50.0) == pytest.approx(15 / 100), "not from the first trial to the last"
+    assert views.busy(trials.iloc[:0], slots=2, seconds=50.0) == 0
 
 
 def progress_on(console: Console, tmp_path, trials=None) -> Progress:
