@@ -14,6 +14,7 @@ from sweeps.resume import before
 from sweeps.search.record import rows
 from sweeps.search.scheduler import SCHEDULERS, Verdict
 from sweeps.show.judged import GIVEN, name_of_val
+from sweeps.show.trained import PARTLY
 from trainable.errors import BadInput, Parser, as_path, positive, run
 
 NAMED = 5  # of the trials that were better, so many are named
@@ -34,6 +35,9 @@ def main():
 
     seconds = trial["train_s"] + trial["eval_s"]
     say(f"Trial {args.trial} of {sweep.folder.name}: {trial['config']['arch']}, {trial['state']}, {seconds:.0f} seconds.")
+    reached = max((row["metrics"]["budget"] for row in sweep.rungs if row["number"] == args.trial), default=0.0)
+    if trial["state"] != "complete":
+        say(f"Not a full training: {PARTLY}, {reached:.3g} of {trial['config']['epochs']:.3g} epochs.")
     if trial["reason"]:
         say(f"Why: {trial['reason']}")
     for line in trial["trace"].splitlines():

@@ -38,7 +38,9 @@ def test_what_cannot_be_learned_is_not(tmp_path, command):
     assert all(0.3 < one["error"] < 0.7 for one in errors), "60 patients: a standard error of 6 %"
     train_losses = [r["metrics"]["train_loss"] for r in read(folder / "record.db")[1] if r["metrics"]["budget"] == 8.0]
     assert np.mean(train_losses) < 0.65, "though they have learned their own patients"
-    for number in (2, 3, 4, 5):
+    finalists = [t["number"] for t in read(folder / "record.db")[0] if t["refits"] is not None]
+    assert finalists
+    for number in finalists:
         assert saved.load(folder / "trials" / str(number))[2].seen == ("folder-clinic",)
 
     results = ["--results", tmp_path / "results"]

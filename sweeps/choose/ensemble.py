@@ -14,6 +14,7 @@ from sweeps.choose.cascade import cascade
 from sweeps.choose.combine import Judged, by_size, choose, combined
 from sweeps.choose.cost import latencies
 from sweeps.choose.members import Member, Network, find, out_of_fold, predict_all
+from sweeps.choose.partly import admitted
 from sweeps.choose.scored import as_score, score
 from trainable import files, scores
 from trainable.datasets.container import Dataset, judging
@@ -55,6 +56,9 @@ def combine(
     if not members:
         return None
     times = timed(members, places, warn)
+    costs = [times[m.answering[0].digest] * len(asked(m, True)) for m in members]
+    taken, partly = admitted(members, labels, methods, [max_latency is None or ms <= max_latency for ms in costs])
+    members = [members[i] for i in taken]
     one = [times[m.answering[0].digest] for m in members]
     probs = np.stack([m.val for m in members])
     judged, methods_judged, one_each = _choose(probs, labels, methods, members, one, max_latency)
@@ -75,6 +79,7 @@ def combine(
     errors = [scores.errors(m.val, labels) for m in members]
     about = {
         "judged_on": {"split": split, "images": len(labels), **({"given": True} if data.val_given else {})},
+        "partly_trained": partly,
         "unlabelled_taught": any(member.unlabelled for member in members),
         "method": judged.method,
         "temperature": judged.temperature,
@@ -181,6 +186,7 @@ def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]
     """The best ensemble of each size, its members equally weighed, and what it costs."""
     alike = Counter(member.name for member in members)
     names = [f"{m.name} ({m.metrics['budget']:.3g} epochs)" if alike[m.name] > 1 else m.name for m in members]
+    names = [name if m.full else f"{name} (partly trained)" for name, m in zip(names, members, strict=True)]
     return [
         {
             "members": [members[i].trial for i in chosen],
@@ -204,7 +210,8 @@ def _cascade(
     found = []
     for i, member in enumerate(members):
         made = cascade(member.alone, large, labels)
-        found.append((one[i] + made.share * large_ms, i, made))
+        passed_on_ms = made.share * large_ms if made.share else 0.0  # and not 0 times infinity, of one that was not timed
+        found.append((one[i] + passed_on_ms, i, made))
     ms, i, made = min(found, key=lambda item: item[:2])
     return {
         "first": members[i].name,
@@ -227,6 +234,8 @@ def _about(member: Member, labels: np.ndarray) -> dict:
         "seed": member.seed,
         "unlabelled": member.unlabelled,
         "epochs": member.metrics["budget"],
+        "of_epochs": member.epochs or member.metrics["budget"],
+        "full": member.full,
         "judged": score(member.val, labels),
     }
 

@@ -72,6 +72,8 @@ class Member:
     seed: int = 0  # of a finalist that is trained with several, from 0
     last: Network | None = None  # its last fit, on nearly all labels
     sweep: int = 0  # whose it is of several that are combined, from 1
+    epochs: float = 0.0  # of a full training of its configuration, where that is known
+    full: bool = True  # trained to the last of them
     val_of_one: np.ndarray | None = None  # as `val`, of one of its networks, where that says something else than all
 
     @property
@@ -101,11 +103,14 @@ class Member:
 def find(folder: Path) -> list[Member]:
     """The networks of a search, judged on val, lowest cross-entropy first; a file that is not as recorded is left out."""
     trials, rungs = _there(folder)
-    members = [
-        Member(number, trial["config"]["arch"], rungs[number]["metrics"], (network,), network.probs["val"])
-        for number, trial in trials.items()
-        if trial["refits"] is None and (network := _network(folder, trial, rungs.get(number)))
-    ]
+    last = {row["number"]: row["rung"] for row in read(folder / "record.db")[1]}
+    members = []
+    for number, trial in trials.items():
+        rung, config = rungs.get(number), trial["config"]
+        if trial["refits"] is None and (network := _network(folder, trial, rung)):
+            full = trial["state"] == "complete" and rung["rung"] == last[number]  # and not at an earlier rung, its best
+            about = {"epochs": config["epochs"], "full": full}
+            members.append(Member(number, config["arch"], rung["metrics"], (network,), network.probs["val"], **about))
     return sorted(members, key=lambda member: member.metrics["val_loss"])
 
 
@@ -148,6 +153,7 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
             metrics = rungs[networks[0].number]["metrics"]
             judged = {"val_loss": scores.cross_entropy(val, labels), "val_error": scores.errors(val, labels) / len(labels)}
             about = {"unlabelled": bool(unlabelled), "view": view, "seed": seed, "last": last, "val_of_one": one}
+            about["epochs"] = epochs
             members.append(Member(of, trials[of]["config"]["arch"], {**metrics, **judged}, in_order, val, **about))
     return sorted(members, key=lambda member: member.metrics["val_loss"])
 

@@ -19,7 +19,8 @@ def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> li
     Where a dataset has no unlabelled images, the submissions are about its test images.
 
     Returns:
-        A dict a network, lowest val cross-entropy first: `arch`, `epochs`, errors and losses on val and test,
+        A dict a network, lowest val cross-entropy first: `arch`, `epochs`, whether that is a `full` training, errors and
+        losses on val and test,
         `submission` (the file, from `folder`), and what `cost.measure` returns.
     """
     members = find(folder)
@@ -29,7 +30,8 @@ def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> li
     say(f"Timing {len(members)} networks, one at a time.")
     rows = []
     for member, answers, times in zip(members, probs, latencies(networks, places, say), strict=True):
-        row = {"arch": member.arch, "epochs": member.metrics["budget"], **_score("val", member.val, data.val.labels), **times}
+        row = {"arch": member.arch, "epochs": member.metrics["budget"], "full": member.full, **times}
+        row |= _score("val", member.val, data.val.labels)
         if "test" in splits:
             row |= _score("test", answers["test"], data.test.labels)
         if splits:

@@ -11,12 +11,19 @@ from sweeps.show.judged import judges
 from trainable.scores import interval
 
 COLUMNS = [
-    *("sweep", "dataset", "judged", "images", "errors", "error", "low", "high", "loss", "single", "members", "ms"),
+    *("sweep", "dataset", "judged", "images", "errors", "error", "low", "high", "loss", "single", "members", "partly", "ms"),
     *("trials", "complete", "minutes", "commit"),
 ]
 
 # What people read in place of them.
-WORDS = {"judged": "judged on", "low": "95 % from", "high": "95 % to", "single": "best single", "ms": "ms an image"}
+WORDS = {
+    "partly": "partly trained",
+    "judged": "judged on",
+    "low": "95 % from",
+    "high": "95 % to",
+    "single": "best single",
+    "ms": "ms an image",
+}
 
 
 def table(folders: Sequence[Path]) -> pd.DataFrame:
@@ -32,7 +39,7 @@ def table(folders: Sequence[Path]) -> pd.DataFrame:
             row |= {"judged": judges(ensemble["judged_on"]), "images": judged["images"], "errors": judged["errors"]}
             row |= {"error": judged["error"], "low": low, "high": high, "loss": judged["loss"]}
             row |= {"single": ensemble["best_single"]["judged"]["error"], "members": len(ensemble["members"])}
-            row |= {"ms": ensemble["ms_per_image"]}
+            row |= {"ms": ensemble["ms_per_image"], "partly": sum(not m.get("full", True) for m in ensemble["members"])}
         searched = views.searched(trials)
         row |= {"trials": len(searched), "complete": int((searched["state"] == "complete").sum()) if len(searched) else 0}
         row |= {"minutes": about.get("ended", {}).get("seconds", float("nan")) / 60, "commit": about.get("commit")}

@@ -90,11 +90,13 @@ def write_zoo(path: Path, table: pd.DataFrame, images: int, batches: Sequence[in
             axis.set_minor_locator(NullLocator())
         axes.grid(alpha=0.3)
     panels[0].set_ylabel(f"error on val ({images:,} images)")
-    figure.suptitle("Bold, and joined by the line: the Pareto front, which no other network betters in both", fontsize=9)
+    title = "Bold, and joined by the line: the Pareto front, which no other network betters in both"
+    figure.suptitle(f"{title}; †: partly trained" if table["full"].eq(False).any() else title, fontsize=9)
     figure.draw_without_rendering()  # so that the names know where they are
     for axes, batch in zip(panels, batches, strict=True):
         points = table.dropna(subset=[f"ms_{batch}", "y"]).sort_values(f"front_{batch}", ascending=False)
-        _name_points(axes, list(zip(points[f"ms_{batch}"], points["y"], points["arch"], points[f"front_{batch}"], strict=True)))
+        names = points["arch"].where(points["full"].fillna(True), points["arch"] + "†")
+        _name_points(axes, list(zip(points[f"ms_{batch}"], points["y"], names, points[f"front_{batch}"], strict=True)))
     _write(path, figure)
 
 

@@ -73,6 +73,7 @@ def metrics(ensemble: Mapping, trials: int, busy: float) -> dict[str, float]:
         "best_single_error": ensemble["best_single"]["judged"]["error"],
         **of_test,
         "ms_per_image": ensemble["ms_per_image"],
+        "partly_trained_members": sum(not member.get("full", True) for member in ensemble["members"]),
         "trials": trials,
         "cores_busy": busy,
     }

@@ -21,6 +21,7 @@ from PIL import Image
 from sweeps.show import views
 from sweeps.show.drawn import Drawn
 from sweeps.show.judged import judges, name_of_val
+from sweeps.show.trained import PARTLY, epochs, mark, partly
 from trainable import files
 from trainable.engine import memory
 from trainable.scores import interval
@@ -52,6 +53,7 @@ def page(folder: Path, wrong=None, missing: str = "", sent: list[dict] = (), hon
         answer=_answer(about, ensemble, drawn.searched),
         facts=_facts(about, ensemble, trials),
         ensemble=ensemble,
+        partly=partly(ensemble),
         gallery=gallery(wrong) if wrong else [],
         errors=len(wrong.wrong) if wrong else 0,
         missing=missing,
@@ -71,7 +73,7 @@ def render(template: str, **context) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"percent": percent, "number": number, "interval": _interval}
+    environment.filters |= {"epochs": epochs, "percent": percent, "number": number, "interval": _interval}
     environment.filters |= {"score": lambda value: _or_dash(value, ".5f")}
     environment.filters |= {"loss": lambda value: _or_dash(value, ".4f"), "tenths": lambda value: _or_dash(value, ".1f")}
     return environment.get_template(template).render(
@@ -134,8 +136,14 @@ def _answer(about: dict, ensemble: dict, searched: pd.DataFrame) -> list[dict]:
         if ensemble["test"]:
             out.append({"what": "The same on test, never used to choose", **ensemble["test"], "on": "test"})
         single = ensemble["best_single"]
-        out.append({"what": f"The best single member: trial {single['trial']}, {single['arch']}", **single["judged"], "on": on})
-    tried = searched.dropna(subset=["val_error"]) if len(searched) else searched
+        out.append(
+            {
+                "what": f"The best single member: trial {single['trial']}, {single['arch']}{mark(single)}",
+                **single["judged"],
+                "on": on,
+            }
+        )
+    tried = searched.dropna(subset=["val_error", "val_loss"]) if len(searched) else searched
     count = images.get("val")
     for what, row in (
         ("The best trial of the search", tried.loc[tried["val_loss"].idxmin()] if len(tried) else None),
@@ -143,7 +151,8 @@ def _answer(about: dict, ensemble: dict, searched: pd.DataFrame) -> list[dict]:
     ):
         if row is not None:
             errors = {"errors": round(row["val_error"] * count), "images": count} if count else {}
-            what = f"{what}: trial {row['trial']}, {row['arch']}, {row['budget']:.3g} epochs"
+            less = f" ({PARTLY})" if row["training"] == PARTLY else ""
+            what = f"{what}: trial {row['trial']}, {row['arch']}, {row['budget']:.3g} epochs{less}"
             on = f"{name_of_val(about.get('data', {}))}, which also chose"
             out.append({"what": what, "error": row["val_error"], **errors, "on": on})
     if dataset in BEGAN:
@@ -158,7 +167,8 @@ def _facts(about: dict, ensemble: dict, trials: pd.DataFrame) -> list[tuple[str,
     ended = about.get("ended", {})
     if ended:
         out.append(("time", f"{ended['seconds'] / 60:.1f} minutes"))
-        out.append(("places busy training", percent(ended["cores_busy"])))
+        counted = "; of the time from the command until this was written" if "busy" in ended else ""
+        out.append(("places busy training", percent(ended["cores_busy"]) + counted))
     counts = searched["state"].value_counts() if len(searched) else {}
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     out.append(("trials of the search", f"{len(searched)} ({states})" if len(searched) else "none"))

@@ -11,22 +11,33 @@ from rich.table import Table
 
 from sweeps.show import views
 from sweeps.show.judged import judges
+from sweeps.show.trained import FULL, PARTLY, mark, partly
 from trainable.scores import interval
 
 BEST = 5  # trials that are named at the end
+MARK = "*"
 
 
 def show(console: Console, trials: pd.DataFrame, curves: pd.DataFrame, ensemble: dict, images: int):
     """Print what a finished sweep came to, on one screen. `images`: how many val has."""
-    families = views.families(trials, curves).drop(columns=["best", "epochs", "loss"])
+    families = views.families(trials, curves).drop(columns=["best", "epochs", "training", "loss"])
+    whole = views.searched(trials)[lambda frame: frame["training"] == FULL].groupby("family")["val_error"].min()
+    families["error"] = [_marked(e, ".2%", whole.get(f) == e) for f, e in zip(families["family"], families["error"], strict=True)]
     val = f"val{', given by the user' * ensemble['judged_on'].get('given', False)}"
     print_table(console, families, f"What was tried, and the best error on {val} ({images:,} images)")
     console.print()
-    best = views.leaderboard(trials, curves).dropna(subset=["loss"]).head(BEST).drop(columns=["state", "parameters", "minutes"])
+    best = views.leaderboard(trials, curves).dropna(subset=["loss"]).head(BEST)
+    best["epochs"] = [_marked(e, ".3g", t == FULL) for e, t in zip(best["epochs"], best["training"], strict=True)]
+    best = best.drop(columns=["state", "parameters", "minutes", "training"])
     print_table(console, best, f"The best trials, by epochs and loss (cross-entropy) on {val} ({images:,} images)")
+    console.print(f"{MARK}: {PARTLY}, stopped before the last epoch", highlight=False)
     console.print()
     console.print(_ensembles(ensemble))
     _answer(console, ensemble)
+
+
+def _marked(value: float, form: str, full: bool) -> str:
+    return "-" if pd.isna(value) else format(value, form) + ("" if full else MARK)
 
 
 def show_ensemble(console: Console, ensemble: dict):
@@ -47,6 +58,11 @@ def _answer(console: Console, ensemble: dict):
             f"{test['images']:,} (95 % interval {1 - high:.2%} to {1 - low:.2%}).",
             highlight=False,
         )
+    if about := partly(ensemble):
+        console.print(about, highlight=False)
+    if some := [m for m in ensemble["members"] if not m.get("full", True)]:
+        names = ", ".join(f"{m['trial']} {m['arch']} ({m['epochs']:.3g} of {m['of_epochs']:.3g} epochs)" for m in some)
+        console.print(f"Members that are {PARTLY}: {names}.", highlight=False)
     console.print(_cost(ensemble), highlight=False)
 
 
@@ -102,10 +118,9 @@ def _ensembles(ensemble: dict) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     single = ensemble["best_single"]
     rows = [(name, m["members"], m["judged"]) for name, m in ensemble["methods"].items()]
-    rows.append((f"fewest errors: trial {single['trial']} {single['arch']}", 1, single["judged"]))
+    rows.append((f"fewest errors: trial {single['trial']} {single['arch']}{mark(single)}", 1, single["judged"]))
     for name, members, judged in rows:
-        mark = "[bold]" if name == ensemble["method"] else ""
-        label = f"{mark}{name}, chosen" if mark else name
+        label = f"[bold]{name}, chosen" if name == ensemble["method"] else name
         table.add_row(label, str(members), *_scores(judged), f"{judged['loss']:.4f}")
     return table
 

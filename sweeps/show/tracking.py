@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sweeps import layout
 from sweeps.show.logged import System, columns, dataset
+from sweeps.show.trained import FULL, PARTLY
 from trainable.archs import ARCHS
 
 # A server that is away shall cost seconds, not minutes; and nothing is told to anybody else.
@@ -232,7 +233,7 @@ class Tracker:
                 if event.get("refits") is not None:
                     name += f", trial {event['refits']} on fold {event['config']['fold'] + 1} of {event['config']['folds']}"
                     ties["refits"] = str(event["refits"])
-                ties |= {"family": ARCHS[event["config"]["arch"]].family}
+                ties |= {"family": ARCHS[event["config"]["arch"]].family, "training": PARTLY}
                 self.runs[number] = self._run(name, ties, event["at"])
                 params = columns(event)
             elif event["kind"] == "trial_restarted":
@@ -245,7 +246,9 @@ class Tracker:
                 tags |= {**words, "rung": str(event["rung"] + 1)}
             else:
                 end = event
-        tags |= {"state": end["state"], "reason": end["reason"]} if end else {}
+        if end:
+            whole = FULL if end["state"] == "complete" else PARTLY
+            tags |= {"state": end["state"], "reason": end["reason"], "training": whole}
         self._log(self.runs[number], metrics, params, tags)
         if end:
             self.client.set_terminated(self.runs[number], STATUS[end["state"]], int(end["at"] * 1000))

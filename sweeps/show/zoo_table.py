@@ -13,6 +13,7 @@ from trainable import files
 from trainable.archs import ARCHS
 
 OF_TRIALS = {"trial": "Int64", "state": "string", "reason": "string", "train_s": "float64"}
+PARTLY = "†"  # behind the error of a network that is not a full training
 TIMED = {"ms_{}": "float64", "ms_{}_p90": "float64", "runs_{}": "Int64", "front_{}": "bool"}  # of a batch size
 OF_SCORES = {
     f"{split}_{what}": "Int64" if what == "errors" else "float64"
@@ -25,7 +26,7 @@ def columns(batches: Sequence[int]) -> dict[str, str]:
     """The columns of zoo.parquet and their types. `front_<b>`: on the Pareto front of `val_error` against `ms_<b>`."""
     timed = {name.format(b): kind for b in batches for name, kind in TIMED.items()}
     about = {"threads": "Int64", "device": "string", "setting": "string", "submission": "string"}
-    size = {"arch": "string", "family": "string", "parameters": "int64", "macs": "int64", "epochs": "float64"}
+    size = {"arch": "string", "family": "string", "parameters": "int64", "macs": "int64", "epochs": "float64", "full": "boolean"}
     return {**size, **OF_SCORES, **timed, **about, **OF_TRIALS}
 
 
@@ -85,7 +86,7 @@ def cells(row: pd.Series) -> dict[str, str]:
         "architecture": row["arch"],
         "params": _count(row["parameters"]),
         "MACs": _count(row["macs"]),
-        "val": _text(row["val_error"], ".2%"),
+        "val": _text(row["val_error"], ".2%") + PARTLY * (not pd.isna(row["full"]) and not row["full"]),
         "loss": _text(row["val_loss"], ".4f"),
         "test": _text(row["test_error"], ".2%"),
         **{f"ms/{b}": ("* " if row[f"front_{b}"] else "") + _text(row[f"ms_{b}"], "#.3g").rstrip(".") for b in batches},
@@ -95,7 +96,7 @@ def cells(row: pd.Series) -> dict[str, str]:
 
 def notes(table: pd.DataFrame) -> list[str]:
     """What the columns mean, and why a network is missing or trained less."""
-    timed = table.dropna(subset=["device"])
+    timed, partly = table.dropna(subset=["device"]), table[table["full"].eq(False).fillna(False)]
     out = [
         "val, test: error there; loss: cross-entropy on val; MACs: multiply-accumulates for one image; train: its seconds.",
         "*: on the Pareto front of val error against this time: no other network is at least as good and faster.",
@@ -105,6 +106,9 @@ def notes(table: pd.DataFrame) -> list[str]:
         devices, threads = ", ".join(timed["device"].unique()), timed["threads"].iloc[0]
         words = f"{threads} thread{'s' if threads > 1 else ''}"
         out.append(f"ms/b: milliseconds for a batch of b, median of at least {runs} warm runs; {words}, {devices}.")
+    if len(partly):
+        names = ", ".join(f"{row['arch']} ({row['epochs']:.3g} epochs)" for _, row in partly.iterrows())
+        out.append(f"{PARTLY}: partly trained, not to the last epoch: {names}.")
     last = table["epochs"].max()
     for _, row in table[(table["state"] == "complete") & (table["epochs"] < last)].iterrows():
         out.append(f"{row['arch']} was at its best after {row['epochs']:g} of {last:g} epochs, and stands here as it was then.")

@@ -56,9 +56,7 @@ def test_the_readmes_snippet_says_what_predict_says(sample, tmp_path, monkeypatc
     exec(snippet, there)
     probs = there["probs"].numpy()
     few = data.test.take(np.arange(100))
-    raw, _, problem = saved.unpack(
-        {n: (tmp_path / "networks" / "mine" / n).read_bytes() for n in (saved.CONFIG, saved.WEIGHTS)}
-    )
+    raw, _, problem = saved.unpack({n: (tmp_path / "networks" / "mine" / n).read_bytes() for n in (saved.CONFIG, saved.WEIGHTS)})
     logits = predict(raw, few, engine.plan(raw, problem.in_shape, "cpu", "fp32-nhwc"))
     assert problem.temperature == 0.37
     expected = scores.softmax(logits, 0.37)
