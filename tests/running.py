@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import mlflow
@@ -180,6 +181,15 @@ def processes_under(root: int) -> list[int]:
     return found
 
 
+def open_files(folder: Path) -> list[str]:
+    """Where the links in a process's /proc/<id>/fd lead; of those that were closed meanwhile nowhere."""
+    found = []
+    for link in folder.iterdir():
+        with suppress(OSError):
+            found.append(os.readlink(link))
+    return found
+
+
 def belonging(driver: int, token: str) -> dict[int, str]:
     """Every process of a sweep that was started with `token` in its environment, the driver among them: id -> command line.
 
@@ -191,7 +201,7 @@ def belonging(driver: int, token: str) -> dict[int, str]:
         try:
             state = (folder / "stat").read_text().rsplit(")", 1)[1].split()[0]
             is_marked = token.encode() in (folder / "environ").read_bytes()
-            is_open = any(f"_{driver}/" in link and "/session_" in link for link in map(os.readlink, (folder / "fd").iterdir()))
+            is_open = any("/session_" in link and f"_{driver}/" in link for link in open_files(folder / "fd"))
             line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
         except OSError:
             continue  # it ended meanwhile, or is another user's

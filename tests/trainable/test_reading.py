@@ -171,7 +171,9 @@ def test_text_in_an_image(where, root, data, monkeypatch):
     (root / "x").write_bytes(b"x" * (2 << 20))
     for read in (lambda metered: metered.readline(), lambda metered: metered.read(1 << 40)):
         with open(root / "x", "rb") as file, pytest.raises(ValueError, match="beside its pixels"):
-            read(images.Metered(file))
+            read(images.Metered(file, GB))
+    with open(root / "x", "rb") as file, pytest.raises(ValueError, match="larger than 0.0 GB"):
+        images.Metered(file, 1000).read()
 
 
 def saves(root: Path, image: Image.Image, *names: str):
@@ -470,7 +472,7 @@ def test_free_memory_is_that_of_the_container(version, tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 def test_free_memory_is_that_of_the_limits():
     code = """
-
+import resource
 from trainable import reading
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 300_000_000, resource.RLIM_INFINITY))

@@ -138,8 +138,11 @@ def _each(work: Callable, root: Path, names: list[str], what: str, *more) -> lis
 
     def safely(name, *arguments):
         try:
-            with reading.opened(root / name) as file, memory.taken(IN_FILE * min(reading.size_of(file), METADATA)):
-                return work(Metered(file), memory, *arguments), None
+            with reading.opened(root / name) as file:
+                if reading.size_of(file) <= METADATA:
+                    return work(file, memory, *arguments), None
+                with memory.alone:
+                    return work(Metered(file, memory.most // IN_FILE), memory, *arguments), None
         except Exception as wrong:  # a broken file raises anything, from SyntaxError to OverflowError
             return None, wrong
 
@@ -158,20 +161,23 @@ def _reason(wrong: Exception) -> str:
 
 
 class Metered(io.BufferedReader):
-    """An image's file, of which no more is read than an image can need: METADATA, and what `more` adds for its pixels.
+    """A large file, of which no more is read than an image can need: METADATA, and what `more` adds for its pixels.
 
-    What reads it whole, as WebP's decoder does, is bounded by its size.
+    Args:
+        whole: bytes it may have where a decoder reads it whole, as WebP's does.
     """
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO, whole: int):
         super().__init__(file.raw)
-        self.left = METADATA
+        self.left, self.whole = METADATA, whole
 
     def more(self, size: int):
         self.left += size
 
     def read(self, size: int | None = -1) -> bytes:
         if size is None or size < 0:
+            if reading.size_of(self) > self.whole:
+                raise ValueError(f"it is larger than {self.whole / 1e9:,.1f} GB, for which there is memory; save it smaller")
             return super().read(size)
         return self._counted(super().read(min(size, self.left + 1)))
 
