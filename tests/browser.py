@@ -29,6 +29,7 @@ def opened(url: str, width: int = 1240, scheme: str = "light", offline: bool = T
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         try:
             context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=offline)
+            context.set_default_timeout(0)  # pytest's own limit is the one against hangs
             page = context.new_page()
             page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
             page.on("pageerror", lambda wrong: said.append(f"error: {wrong}"))
@@ -45,5 +46,5 @@ def opened(url: str, width: int = 1240, scheme: str = "light", offline: bool = T
 def report(path, **more) -> Iterator[tuple[Page, list[str]]]:
     """A report from the disk, its charts drawn."""
     with opened(path.resolve().as_uri(), **more) as (page, said):
-        page.wait_for_function("document.body.dataset.drawn", timeout=30_000)
+        page.wait_for_function("document.body.dataset.drawn")
         yield page, said

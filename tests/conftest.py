@@ -2,6 +2,7 @@ import os
 import sys
 import tempfile
 
+import browser
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,10 @@ def pytest_collection_modifyitems(items):
 
 def pytest_unconfigure(config):
     config.own_cache.cleanup()
+
+
+# A machine has these or it has not. Every other reason to skip a test is something to install.
+GIVEN = ("needs a GPU", "needs a machine without a GPU", "needs root", "needs several hosts")
 
 
 @pytest.fixture(autouse=True)
@@ -94,3 +99,16 @@ def tiny(sample) -> Dataset:
 def pytest_runtest_setup(item):
     if "gpu" in item.keywords and not torch.cuda.is_available():
         pytest.skip("needs a GPU, and torch sees none")
+    if "browser" in item.keywords and browser.CHROMIUM is None:
+        pytest.skip("needs a browser: apt-get install chromium")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """In CI nothing is skipped but what the machine cannot give: what can be installed there and is not is an error."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true" and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2].removeprefix("Skipped: ")
+        if not reason.startswith(GIVEN):
+            report.outcome, report.longrepr = "failed", f"skipped in CI: {reason}"
+    return report

@@ -33,13 +33,13 @@ exec $(which sshd) -D -e -p 22 -h /run/sshd/hostkey -o PidFile=none -o StrictMod
 def missing() -> str:
     """Why there can be no hosts here; empty where there can."""
     if sys.platform != "linux" or os.getuid():
-        return "hosts of their own need Linux and root"
+        return "needs several hosts: of its own a machine has some with Linux and root"
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     absent = [tool for tool in TOOLS if not shutil.which(tool, path=path)]
     if absent:
-        return f"hosts of their own need {', '.join(absent)}"
+        return f"needs several hosts: {', '.join(absent)} are absent"
     tried = subprocess.run(["unshare", "--net", "--mount", "--pid", "--fork", "true"], capture_output=True, text=True)
-    return f"no namespaces can be made here: {tried.stderr.strip()}" if tried.returncode else ""
+    return f"needs several hosts: no namespaces can be made here: {tried.stderr.strip()}" if tried.returncode else ""
 
 
 class Hosts:

@@ -1,5 +1,6 @@
 """The benchmarks run and write the figures that they print; how large these are is not tested here."""
 
+import importlib
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from sweeps.search.space import SPACES
 STATED = {"device", "torch", "commit", "load_before", "batch", "repeats"}
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_engine(tmp_path):
     short = ("--repeats", "1", "--seconds", "0.2", "--steps", "1", "--seeds", "2", "--loss-steps", "2")
@@ -45,6 +47,7 @@ def test_augment(tmp_path):
             assert moved[name]["ours"] == pytest.approx(moved[name]["torchvision"], rel=tolerance), name
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_device(tmp_path):
     short = ("--window", "0.1", "--seeds", "2", "--epochs", "0.3", "--targets", "1,100")
@@ -71,6 +74,7 @@ def test_device(tmp_path):
         assert min(min(speeds) for speeds in row["each"]) > 0
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_driver(tmp_path):
     figures = bench("driver.py", "--trials", "420", to=tmp_path / "figures.json")
@@ -88,6 +92,7 @@ def test_driver(tmp_path):
     assert figures["met"]["resume_s"] == (figures["resume_s"] <= 10)
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_search_quality(tmp_path):
     short = ("--seeds", "2", "--trials", "50", "--settings", "20,40 5,10")
@@ -103,6 +108,7 @@ def test_search_quality(tmp_path):
         assert difference[0] == pytest.approx(sum(ours[0] - whole[0] for ours, whole in pairs) / 2)
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_recorded(tmp_path):
     """On curves that tell at once who is best, stopping saves most of the time."""
@@ -144,7 +150,7 @@ def test_bad_input(name):
 
 @pytest.mark.long
 @pytest.mark.full
-def test_ablation(tmp_path):
+def test_ablation(tmp_path, monkeypatch):
     only = "no averaged weights,augmentation x 1.4,moments,half as long"
     short = ("--dataset", "digits-sample", "--epochs", "0.2", "--seeds", "2", "--only", only)
     figures = bench("ablation.py", *short, to=tmp_path / "figures.json")
@@ -161,9 +167,12 @@ def test_ablation(tmp_path):
         assert min(row["beside_base"]) > 0
     assert base["beside_base"][0] == pytest.approx(base["beside_base"][1]), "one pair of seeds, in either order"
     assert max(base["beside_base"]) < np.mean(base["loss"]), "two are better than one"
-    assert sum(rows["half as long"]["seconds"]) < sum(base["seconds"])
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    config_of = importlib.import_module("ablation").config_of
+    assert config_of("convnet", "half as long", 0, 0.2).epochs == 0.1
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_recorded_curves(tmp_path):
     figures = bench("recorded.py", "--repeats", "2", to=tmp_path / "figures.json")
@@ -177,7 +186,7 @@ def test_recorded_curves(tmp_path):
 @pytest.mark.long
 @pytest.mark.full
 def test_scaling(tmp_path):
-    short = ("--places", "1,2", "--trials", "2", "--simulated", "1,4")
+    short = ("--places", "1,2", "--trials", "2", "--simulated", "1")
     figures = bench("scaling.py", *short, to=tmp_path / "figures.json")
     assert set(figures) == STATED - {"batch", "repeats"} | {"configurations", "measured", "simulated", "driver"}
     assert [row["places"] for row in figures["measured"]] == [1, 2]
@@ -185,7 +194,16 @@ def test_scaling(tmp_path):
         assert row["trials"] <= row["reports"] <= 3 * row["trials"]
         assert 0 < row["busy"] < 1
     assert figures["driver"]["ms_a_report"] > 0
-    one, four = figures["simulated"]
+    assert [row["places"] for row in figures["simulated"]] == [1]
+
+
+@pytest.mark.full
+def test_simulated_scaling(monkeypatch):
+    """A driver that works 20 ms a report has time for four."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    scaling = importlib.import_module("scaling")
+    known = scaling.recorded()
+    one, four = (scaling.simulate(places, 8 * 25, known, cost=0.02) for places in (1, 4))
     assert 3.5 < four["trials_an_hour"] / one["trials_an_hour"] < 4.5
     for row in (one, four):
         assert 0.8 < row["busy"] < 1

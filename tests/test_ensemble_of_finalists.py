@@ -20,6 +20,7 @@ from trainable import saved
 pytestmark = pytest.mark.full
 
 
+@pytest.mark.long
 def test_finalists(tmp_path, command, refuses):
     """Judged out of fold on every labelled image; combined again in other ways; gone on with."""
     (tmp_path / "mine.py").write_text(

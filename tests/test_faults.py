@@ -116,6 +116,7 @@ def test_networks_that_were_damaged_are_trained_again(mine):
     check_mlflow(folder)
 
 
+@pytest.mark.long
 def test_rubbish_pickles_and_secrets(mine, monkeypatch):
     """faults.md 2, 15, 16, 37 and 38: what lies in the folder of a sweep that Ctrl-C, twice, stopped at once is never run, and no
     secret gets there."""
@@ -175,7 +176,7 @@ def small_disk(tmp_path):
     where = tmp_path / "results"
     where.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(where)], capture_output=True).returncode:
-        pytest.skip("no file system can be mounted here")
+        pytest.skip("needs root: no file system can be mounted here")
     yield where
     subprocess.run(["umount", "-l", str(where)], check=True)
 
@@ -289,6 +290,7 @@ def test_a_trial_that_hangs_does_not_hold_the_end(tmp_path, tiny, places, monkey
     assert {t["state"] for t in read(tmp_path / "record.db")[0]} == {"interrupted"}
 
 
+@pytest.mark.long
 def test_a_trial_killed_while_it_hands_over(tmp_path, tiny, places):
     """faults.md 3: what was half handed over is not there; it comes to the same numbers as one that was not killed."""
 
@@ -319,6 +321,7 @@ def test_a_trial_killed_while_it_hands_over(tmp_path, tiny, places):
     assert len(found["whole"]) == 2
 
 
+@pytest.mark.long
 def test_out_of_memory(tmp_path, tiny, places):
     """faults.md 22: the real allocator refuses a whole batch, and has room for its parts."""
 
@@ -340,6 +343,7 @@ def test_out_of_memory(tmp_path, tiny, places):
     assert again["reason"].endswith("now alone, each batch in 4 parts")
 
 
+@pytest.mark.long
 def test_every_trial_diverges(mine):
     """faults.md 21 and 25: real NaNs of a real training; the sweep says what the failures have in common."""
     (mine / "mine.py").write_text('def draw(trial):\n    return {"lr": 1000.0, "optimizer": "sgd", "average": 0.0}\n')

@@ -16,10 +16,12 @@ from sweeps.search.record import Record, read, rows
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import Search
 from sweeps.search.space import Space
+from trainable.ray_trial import RayTrial
 
 pytestmark = pytest.mark.full
 CONFIG = {"convnet.width": 8, "engine": "fp32-nhwc"}
 TIMES = 10
+STEPS = 3
 
 
 @pytest.fixture
@@ -41,8 +43,28 @@ def where_it_trains() -> list[str]:
 
 def search_of(folder) -> Search:
     folder.mkdir()
-    more = {"sampler": SEARCHERS["random"], "scheduler": SCHEDULERS["none"](), "rungs": [2.0, 260.0], "trials": 1}
+    more = {"sampler": SEARCHERS["random"], "scheduler": SCHEDULERS["none"](), "rungs": [2.0, 16.0], "trials": 1}
     return Search(Space(lambda trial: CONFIG), Record(folder / "record.db"), **more)
+
+
+class Held(RayTrial):
+    """A trial that goes a few steps each time that it is begun, and then waits until its machine is taken away: however fast it
+    trains, it is there to be preempted."""
+
+    def reset_config(self, new_config: dict) -> bool:
+        self.attempt = new_config["attempt"]
+        return super().reset_config(new_config)
+
+    def _begin(self):
+        super()._begin()
+        self.run = self._held(self.run)
+
+    def _held(self, run):
+        for steps, last in enumerate(run, 1):
+            yield last
+            while steps >= STEPS and self.attempt < TIMES:
+                self._beat()
+                time.sleep(0.1)
 
 
 @pytest.mark.long
@@ -53,14 +75,14 @@ def test_ten_preemptions_of_one_trial(tmp_path, tiny, machines):
 
     def preempt():
         """As the end of a spot machine: a notice, and a while later the power goes."""
-        gcs = GcsClient(address=machines.address)
+        gcs, reached = GcsClient(address=machines.address), 0.0
         while len(drained) < TIMES and not over.wait(0.2):
             trains = [node for node in where_it_trains() if node not in drained]
-            before = beats.get(0)
-            over.wait(1.0)
-            if not trains or beats.get(0) == before:
+            budget = beats[0][0] if 0 in beats else 0.0
+            if not trains or budget <= reached:
                 continue
-            deadline = int((time.time() + 60) * 1000)
+            reached = budget
+            deadline = int((time.time() + 3600) * 1000)  # no haste
             accepted, why = gcs.drain_node(trains[0], DRAIN_NODE_REASON_PREEMPTION, "spot", deadline)
             assert accepted, why
             drained.append(trains[0])
@@ -75,7 +97,8 @@ def test_ten_preemptions_of_one_trial(tmp_path, tiny, machines):
         thread = threading.Thread(target=preempt)
         thread.start()
         try:
-            broken = launch.run_search(search, tiny, places, launch.Ending(None), folder, tell=beats.update)
+            more = {"tell": beats.update, "trainable": Held}
+            broken = launch.run_search(search, tiny, places, launch.Ending(None), folder, **more)
         finally:
             over.set()
             thread.join()

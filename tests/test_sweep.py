@@ -66,6 +66,7 @@ def test_a_sweep_by_trials(tmp_path, sample):
     assert sum(labels[int(r["ImageId"])] != int(r["Label"]) for r in rows) == chosen["test"]["errors"]
 
 
+@pytest.mark.long
 def test_a_quick_sweep_with_a_deadline(tmp_path):
     """`make sweep`, whose search has its deadline at its fourth rung: every slot has a trial that hands over what it has."""
     driver = [sys.executable, str(ROOT / "tests" / "deadline_at.py"), "4"]
@@ -152,7 +153,7 @@ def test_no_time_for_a_trial(tmp_path):
 
 @pytest.mark.gpu
 def test_on_a_gpu(tmp_path):
-    sweep = start(tmp_path, "--quick", "--time-budget", "2m")  # a cold GPU takes most of the first one
+    sweep = start(tmp_path, "--quick", "--trials", "4", "--max-epochs", "2")
     said = finish(sweep)
     assert sweep.returncode == 0, said
     assert "GPUs" in said

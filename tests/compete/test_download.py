@@ -4,6 +4,7 @@ import io
 import json
 import re
 import stat
+import time
 import zipfile
 
 import numpy as np
@@ -99,13 +100,26 @@ def test_nothing_is_unpacked_over_what_is_there(site, command, tmp_path):
     assert not site.calls
 
 
+class Hours:
+    """In place of a module's `time`: an hour between two looks, once there is a part of an archive in `folder`."""
+
+    def __init__(self, folder):
+        self.folder, self.now, self.sleep = folder, 0.0, time.sleep
+
+    def monotonic(self) -> float:
+        self.now += 3600.0 * any(path.stat().st_size for path in self.folder.glob("*.zip"))
+        return self.now
+
+
 def test_a_download_that_was_cut_off_goes_on(site, command, monkeypatch, tmp_path):
     """No byte for too long: what there is stays, and the rest is fetched. A stopped one goes on at the next call."""
-    monkeypatch.setattr(client, "SILENCE", 1.5)
     noise = np.random.default_rng(0).integers(0, 256, 4 << 20, dtype=np.uint8).tobytes()
     site.slug, site.archive = "digit-recognizer", zipped({**DIGITS, "noise.bin": noise})
     site.faults["file"], site.for_ever = ["hang"], True
-    status, _, said = command(download.main, "--data", tmp_path / "data")
+    with monkeypatch.context() as silent:
+        silent.setattr(client, "SILENCE", 3000.0)
+        silent.setattr(client, "time", Hours(tmp_path / "data" / ".digit-recognizer.download"))
+        status, _, said = command(download.main, "--data", tmp_path / "data")
     assert status == 1
     assert "Kaggle did not answer" in said
     assert "call this again" in said

@@ -22,6 +22,11 @@ from trainable.errors import BadInput
 pytestmark = pytest.mark.full
 
 
+def long(case):
+    """A case of a kind that `make test` has another of: each calls Kaggle's client half a dozen times, a second each."""
+    return pytest.param(case, marks=pytest.mark.long)
+
+
 def entries(results) -> list[Entry]:
     return Ledger(results).entries()
 
@@ -76,7 +81,7 @@ def test_what_kaggle_refuses(code, says, site, refuses, results, swept):
     assert [entry.state for entry in entries(results)] == ["waiting"]
 
 
-@pytest.mark.parametrize("fault", ["429", "500", "503", "lost"])
+@pytest.mark.parametrize("fault", ["429", long("500"), long("503"), "lost"])
 def test_what_passes_is_waited_for(fault, site, command, results, swept):
     """What only asks is asked again; exactly one submission in the end."""
     swept("s")
@@ -87,7 +92,7 @@ def test_what_passes_is_waited_for(fault, site, command, results, swept):
     assert (len(site.submissions), entries(results)[0].state) == (1, "scored")
 
 
-@pytest.mark.parametrize("fault", ["500", "429", "no network"])
+@pytest.mark.parametrize("fault", ["500", long("429"), "no network"])
 def test_what_does_not_pass_waits(fault, site, command, results, swept, monkeypatch):
     swept("s")
     with monkeypatch.context() as away:
@@ -105,7 +110,7 @@ def test_what_does_not_pass_waits(fault, site, command, results, swept, monkeypa
     assert (len(site.submissions), entries(results)[0].state) == (1, "scored")
 
 
-@pytest.mark.parametrize("name", ["CreateSubmission", "upload", "StartSubmissionUpload"])
+@pytest.mark.parametrize("name", ["CreateSubmission", long("upload"), long("StartSubmissionUpload")])
 @pytest.mark.parametrize("fault", ["lost", "500"])
 def test_a_lost_reply(name, fault, site, command, results, swept):
     """Whether it had arrived or not: one submission in the end."""
@@ -148,6 +153,7 @@ def test_nobody_knows_whether_it_arrived(site, command, results, swept):
     assert entries(results)[0].state == "scored"
 
 
+@pytest.mark.long
 def test_the_daily_limit(site, command, results, swept):
     """What waits goes the next day, in the order of its promise, as it was when it was offered."""
     site.limit, site.used = 3, 3
@@ -204,6 +210,7 @@ def test_a_file_that_kaggle_cannot_score(site, command, results, swept):
     assert (entry.state, entry.reason, math.isnan(entry.score)) == ("error", "Evaluation Exception", True)
 
 
+@pytest.mark.long
 def test_the_same_and_the_worse_are_refused(site, command, refuses, results, swept):
     swept("good", 2), swept("worse", 4), swept("better", 1)
     assert command(submit.main, "good", "--results", results)[0] == 0
@@ -295,6 +302,7 @@ def test_calibration():
     assert told["sd"] == pytest.approx(0.006 / math.sqrt(2))
 
 
+@pytest.mark.long
 def test_the_whole_loop(site, command, results, tmp_path):
     """Data, sweep, submission, score; and all of it again, which sends nothing that is not better."""
     assert command(download.main, "flowers", "--data", tmp_path / "data")[0] == 0

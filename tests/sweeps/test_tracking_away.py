@@ -70,7 +70,7 @@ def listens(port: int) -> bool:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("when", ["in the middle", "at the end"])
+@pytest.mark.parametrize("when", ["in the middle", pytest.param("at the end", marks=pytest.mark.long)])
 def test_mlflow_server_stopped(when, tmp_path, track, path, warnings):
     """faults.md 18: a real server, there at first and then gone; a resumption with a new one fills in what is missing."""
     port = free_port()
