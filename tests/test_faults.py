@@ -93,25 +93,25 @@ def test_nothing_outlives_a_killed_driver(moment, mine, monkeypatch):
 
 @pytest.mark.long
 def test_networks_that_were_damaged_are_trained_again(mine):
-    """faults.md 14: ten of them, cut short, with a flipped bit, gone."""
-    sweep = start(mine, *TINY, "--trials", "10", "--scheduler", "none", "--concurrent", "1")
+    """faults.md 14: cut short, empty, with a flipped bit, gone."""
+    sweep = start(mine, *TINY, "--trials", "4", "--scheduler", "none", "--concurrent", "1")
     said = finish(sweep)
     assert sweep.returncode == 0, said
     folder = mine / "results" / "s"
     before, paths = chaos.facts(folder), sorted(folder.glob("trials/*/model.safetensors"))
-    assert len(paths) == 10
+    assert len(paths) == 4
     digests = [files.digest(path) for path in paths]
     for i, path in enumerate(paths):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
-        damaged = (bytes(content), bytes(content[: len(content) // 2]), b"")[i % 3]
-        path.unlink() if i == 9 else path.write_bytes(damaged)
+        damaged = (bytes(content), bytes(content[: len(content) // 2]), b"", None)[i]
+        path.unlink() if damaged is None else path.write_bytes(damaged)
     sweep = resume(mine)
     said = finish(sweep)
     assert sweep.returncode == 0, said
     assert [files.digest(path) for path in paths] == digests
     assert chaos.facts(folder) == before
-    assert [row["reason"] for row in rows(folder / "record.db", "restarts")] == ["its network is lost or damaged"] * 10
+    assert [row["reason"] for row in rows(folder / "record.db", "restarts")] == ["its network is lost or damaged"] * 4
     check_folder(folder)
     check_mlflow(folder)
 

@@ -113,7 +113,6 @@ PATHS = {
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("flag", PATHS)
 def test_a_path_that_cannot_be(refuses, tmp_path, monkeypatch, flag, text):
     monkeypatch.chdir(tmp_path)
