@@ -47,24 +47,27 @@ def search_of(folder) -> Search:
     return Search(Space(lambda trial: CONFIG), Record(folder / "record.db"), **more)
 
 
-class Held(RayTrial):
+def held() -> type[RayTrial]:
     """A trial that goes a few steps each time that it is begun, and then waits until its machine is taken away: however fast it
-    trains, it is there to be preempted."""
+    trains, it is there to be preempted. A class of a function travels whole; no worker could import this file."""
 
-    def reset_config(self, new_config: dict) -> bool:
-        self.attempt = new_config["attempt"]
-        return super().reset_config(new_config)
+    class Held(RayTrial):
+        def reset_config(self, new_config: dict) -> bool:
+            self.attempt = new_config["attempt"]
+            return super().reset_config(new_config)
 
-    def _begin(self):
-        super()._begin()
-        self.run = self._held(self.run)
+        def _begin(self):
+            super()._begin()
+            self.run = self._held(self.run)
 
-    def _held(self, run):
-        for steps, last in enumerate(run, 1):
-            yield last
-            while steps >= STEPS and self.attempt < TIMES:
-                self._beat()
-                time.sleep(0.1)
+        def _held(self, run):
+            for steps, last in enumerate(run, 1):
+                yield last
+                while steps >= STEPS and self.attempt < TIMES:
+                    self._beat()
+                    time.sleep(0.1)
+
+    return Held
 
 
 @pytest.mark.long
@@ -97,7 +100,7 @@ def test_ten_preemptions_of_one_trial(tmp_path, tiny, machines):
         thread = threading.Thread(target=preempt)
         thread.start()
         try:
-            more = {"tell": beats.update, "trainable": Held}
+            more = {"tell": beats.update, "trainable": held()}
             broken = launch.run_search(search, tiny, places, launch.Ending(None), folder, **more)
         finally:
             over.set()

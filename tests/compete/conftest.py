@@ -16,7 +16,7 @@ from trainable.datasets import load
 def quick(monkeypatch):
     """The pauses are shorter; the rest is as it is."""
     monkeypatch.setattr(client, "PAUSES", (0.05, 0.05))
-    monkeypatch.setattr(client, "SILENCE", 1e6)  # the client alone takes seconds to start, and many more on a busy machine
+    monkeypatch.setattr(client, "SILENCE", 1e5)  # the client alone takes seconds to start, and many more on a busy machine
     monkeypatch.setattr(send, "LOOKS", (0.05, 0.1))
     monkeypatch.setattr(send, "POLLS", (0.1,))
 
