@@ -109,9 +109,8 @@ def notes(table: pd.DataFrame) -> list[str]:
     if len(partly):
         names = ", ".join(f"{row['arch']} ({row['epochs']:.3g} epochs)" for _, row in partly.iterrows())
         out.append(f"{PARTLY}: partly trained, not to the last epoch: {names}.")
-    last = table["epochs"].max()
-    for _, row in table[(table["state"] == "complete") & (table["epochs"] < last)].iterrows():
-        out.append(f"{row['arch']} was at its best after {row['epochs']:g} of {last:g} epochs, and stands here as it was then.")
+    for _, row in partly[partly["state"] == "complete"].iterrows():
+        out.append(f"{row['arch']} was at its best after {row['epochs']:g} epochs, and stands here as it was then.")
     ended = table[table["state"] != "complete"]
     return out + [f"{row['arch']}, {row['state']}: {row['reason']}" for _, row in ended.iterrows()]
 
