@@ -26,7 +26,7 @@ def test_what_cannot_be_learned_is_not(tmp_path, command):
     )
     arguments = ["--dataset", name, "--space", "mine.py:draw", "--trials", "2", "--max-epochs", "8", "--scheduler", "none"]
     sweep = start(tmp_path, *arguments, "--finalists", "2", "--folds", "2")
-    said = finish(sweep, 600)
+    said = finish(sweep)
     assert sweep.returncode == 0, said
     assert "1,200 val (given by the user: never trained on)" in said
     assert "Ensembles, on validation images given by the user (1,200 images)" in said
@@ -66,7 +66,7 @@ def test_what_cannot_be_learned_is_not(tmp_path, command):
     assert command(predict_single.main, *single)[0] == 0, "a network of a fold may be judged on it"
 
     sweep = resume(tmp_path, "--last-fit")
-    said = finish(sweep, 600)
+    said = finish(sweep)
     assert sweep.returncode == 0, said
     again = json.loads((folder / "ensemble.json").read_text())
     assert again["judged_on"] == about["judged_on"]
