@@ -14,7 +14,7 @@ from sweeps.search.record import read
 from trainable import predict as predict_single
 from trainable import saved
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.full, pytest.mark.long]
 
 
 def test_what_cannot_be_learned_is_not(tmp_path, command):
