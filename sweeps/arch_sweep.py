@@ -84,7 +84,7 @@ def main(called: float | None = None) -> int:
     there = [path for name in tracking.FILES if (path := sweep.folder / name).exists()]
     sweep.tracker.close(logged.metrics(ensemble, len(trials), busy), there, lambda to: package(sweep.folder, to))
     if not broken and not ending.asked.is_set():
-        sweep.phase_done("combine", DONE)
+        sweep.phase_done("combine", [name for name in DONE if (sweep.folder / name).exists()])
     sweep.console.print()
     summary.show(sweep.console, trials, sweep.curves, ensemble, val)
     again = f" and {len(trials) - len(searched)} networks of finalists" if len(trials) > len(searched) else ""

@@ -23,8 +23,10 @@ from sweeps.choose.members import Member, Network, out_of_fold, restore
 from sweeps.choose.model import FILE
 from sweeps.ensemble import data_of
 from sweeps.flags import results_folder, sweep_folder
+from sweeps.resume import before
 from trainable import engine, files, saved, scores
 from trainable.config import TrialConfig
+from trainable.datasets import DATASETS
 from trainable.datasets.container import of_fold
 from trainable.errors import BadInput, Parser, as_path, positive, run
 from trainable.fit import fit
@@ -55,7 +57,11 @@ def main():
     except OSError as wrong:
         raise BadInput(f"--out {out}: {wrong.strerror}; choose a folder that can be written") from wrong
     show(about, members, alone, round(report["val_error"] * len(own.val)), state, own, data)
-    print(f"Saved in {out}: {saved.WEIGHTS}, {saved.CONFIG}.\nNext: python trainable/predict.py {out}")
+    print(f"Saved in {out}: {saved.WEIGHTS}, {saved.CONFIG}.")
+    if len(data.unlabelled) or len(data.test):
+        dataset = before(folder).arguments["dataset"]
+        own = "" if dataset in DATASETS else f" --dataset {dataset}"
+        print(f"Next: python trainable/predict.py {out}{own}")
 
 
 def parse() -> Namespace:

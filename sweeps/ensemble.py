@@ -12,7 +12,8 @@ from rich.console import Console
 
 from sweeps.choose import kept
 from sweeps.choose.combine import ENSEMBLES
-from sweeps.choose.ensemble import combine
+from sweeps.choose.ensemble import SUBMISSION, combine
+from sweeps.choose.model import FILE
 from sweeps.flags import results_folder, sweep_folder
 from sweeps.resume import before
 from sweeps.show import summary
@@ -39,7 +40,7 @@ def main():
     folders = list(dict.fromkeys(sweep_folder(name, results, *HOLDS) for name in args.sweeps))
     data = data_of(folders)
     out = args.out.resolve() if args.out else _unused(folders[0])
-    if (out / "ensemble.json").exists():
+    if (out / FILE).exists():
         raise BadInput(f"--out {out} holds an ensemble already; choose another folder")
     console = Console() if sys.stdout.isatty() else Console(width=120)
     methods = [args.ensemble] if args.ensemble else list(ENSEMBLES)
@@ -53,7 +54,8 @@ def main():
     if len(folders) > 1:
         numbered = ", ".join(f"{number}/: {folder.name}" for number, folder in enumerate(folders, start=1))
         console.print(f"Trials of {numbered}", markup=False, highlight=False)
-    console.print(f"\nIn {out}: ensemble.json, submission.csv", markup=False, highlight=False, soft_wrap=True)
+    there = [name for name in (FILE, SUBMISSION) if (out / name).exists()]
+    console.print(f"\nIn {out}: {', '.join(there)}", markup=False, highlight=False, soft_wrap=True)
 
 
 def data_of(folders: list[Path]) -> Dataset:

@@ -20,6 +20,7 @@ class Phases:
         self.sweep, self.record, self.space, self.budgets = sweep, record, space, budgets
         self.places, self.ending, self.args = places, ending, sweep.args
         self.again = sweep.earlier.lost() if sweep.earlier else []
+        self.hopeless = False  # whether the search was given up
 
     def search(self) -> str | None:
         args = self.args
@@ -35,7 +36,9 @@ class Phases:
             is_over=self.ending.is_over,
             again=self.again,
         )
-        return self.sweep.search(search, self.places, self.ending)
+        broken = self.sweep.search(search, self.places, self.ending)
+        self.hopeless = bool(search.failures.hopeless)
+        return broken
 
     def finalists(self) -> str | None:
         """With the rest of the time. Where it is too short for one, the search has it."""
@@ -48,7 +51,7 @@ class Phases:
         if args.use_unlabelled and seconds is not None:
             seconds /= 2
         plan, until = self._plan(seconds), time.monotonic() + (seconds or 0.0)
-        if not plan.finalists and args.time_budget and args.trials is None:
+        if not plan.finalists and args.time_budget and args.trials is None and not self.hopeless:
             sweep.say(f"{plan.words()} The search goes on.")
             return self.search()
         broken, asked = self._train(plan), plan.jobs

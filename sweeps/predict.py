@@ -16,6 +16,7 @@ from trainable.errors import BadInput, Parser, as_path, run
 from trainable.predict import add_shared, settle, to_predict, write
 
 SEEN = ("train", "val")  # by the networks of finalists
+UNSEEN = ("unlabelled", "test")
 
 
 def main():
@@ -30,7 +31,7 @@ def main():
         raise BadInput(f"--split {args.split}: the ensemble was trained on it or chosen by it; give unlabelled or test")
     folder = sweep_folder(args.sweep, results_folder(args.results), FILE)
     model = Model(folder, args.device)
-    data, split = to_predict(args, model.networks)
+    data, split = to_predict(args, model.networks, splits=UNSEEN)
     if args.threads:
         torch.set_num_threads(args.threads)
     began, passed = time.monotonic(), ""

@@ -92,7 +92,8 @@ def candidate(folder: Path, results: Path, data: Dataset | None = None) -> tuple
     if data.competition is None:
         raise BadInput(f"{data.name} belongs to no competition; {FILE} in its folder says which (README)")
     if told["submission"] != "unlabelled":
-        raise BadInput(f"{folder} predicts its own test, not images without labels; nothing to send")
+        what = "its own test, not images without labels" if told["submission"] else "no images"
+        raise BadInput(f"{folder} predicts {what}; nothing to send")
     path = folder / "submission.csv"
     check.check(path, data)
     name = folder.relative_to(results).as_posix() if folder.is_relative_to(results) else str(folder)

@@ -23,6 +23,7 @@ from sweeps.choose.singles import judge, vote
 from sweeps.flags import add_shared, seconds, settle
 from sweeps.search.cluster import cluster, gpu_share
 from sweeps.search.draw import SEARCHERS
+from sweeps.search.hopeless import IN_A_ROW
 from sweeps.search.launch import Ending
 from sweeps.search.scheduler import SCHEDULERS, rungs
 from sweeps.search.searcher import Search
@@ -90,6 +91,7 @@ def main(called: float | None = None) -> int:
                 seed=None,
                 is_over=ending.is_over,
                 own_epochs=True,
+                alike=IN_A_ROW,  # of another architecture it may not be true
             )
             broken = sweep.search(search, places, ending, keep=len(recipes))
         if broken:

@@ -113,8 +113,8 @@ def read(path: Path | str) -> Network:
     return Network(Path(path), network, config, problem)
 
 
-def to_predict(args: Namespace, networks: list[Network], views: int = 1) -> tuple[Dataset, Split]:
-    """The images, in the shape that the networks take.
+def to_predict(args: Namespace, networks: list[Network], views: int = 1, splits: Sequence[str] = SPLITS) -> tuple[Dataset, Split]:
+    """The images, in the shape that the networks take: of the first of these `splits` that has some, unless one is asked for.
 
     Raises:
         BadInput: the networks differ in classes or shape, the data has other classes, or they must not meet.
@@ -140,7 +140,10 @@ def to_predict(args: Namespace, networks: list[Network], views: int = 1) -> tupl
     refuse_leak(taught, data.name)
     if data.classes != first.classes:
         raise BadInput(f"{dataset} has the classes {_few(data.classes)}; {networks[0].folder} knows {_few(first.classes)}")
-    name = args.split or next(name for name in SPLITS if len(getattr(data, name)))
+    name = args.split or next((name for name in splits if len(getattr(data, name))), None)
+    if name is None:
+        kinds = " nor ".join(splits)
+        raise BadInput(f"{dataset} has no images to predict, neither {kinds}; give --images FOLDER")
     split = getattr(data, name)
     if not len(split):
         raise BadInput(f"{dataset} has no {name} images; it has {', '.join(n for n in SPLITS if len(getattr(data, n)))}")

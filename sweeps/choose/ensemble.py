@@ -24,6 +24,7 @@ from trainable.submission import write_submission
 
 SIZES = 8  # members of the largest ensemble in the table of sizes
 TIMING = 0.3  # seconds a network and batch size
+SUBMISSION = "submission.csv"
 TIMES = "times.json"  # what each network was timed at, by the number of its trial
 
 
@@ -40,7 +41,8 @@ def combine(
 
     The members are the finalists, judged out of fold on all labelled images, or on a val that the user gave; where there
     are none, the networks that the search left, judged on val. Writes `ensemble.json` and `submission.csv` into `to` (the
-    first folder where nothing is said). Where a dataset has no unlabelled images, the submission is about its test images.
+    first folder where nothing is said). Where a dataset has no unlabelled images, the submission is about its test images;
+    where it has neither, there is none, and `warn` hears so.
 
     Args:
         places: the cpus, gpus and device of a trial.
@@ -74,6 +76,7 @@ def combine(
         name: combined(judged.method, np.stack([member[name] for member in said]), judged.weights[chosen], judged.temperature)
         for name in splits
     }
+    predicted = next((name for name in ("unlabelled", "test") if name in splits), None)
     ms = sum(one[i] * len(networks[i]) for i in chosen)
     out_of = combined(judged.method, alone, judged.weights, judged.temperature)
     errors = [scores.errors(m.val, labels) for m in members]
@@ -100,11 +103,14 @@ def combine(
         "methods": {j.method: {"members": j.members, "judged": _score(j)} for j in methods_judged},
         "sizes": _sizes(probs, labels, members, one),
         "cascade": _cascade(members, out_of, labels, one, chosen, to) if len(chosen) > 1 else None,
-        "submission": "unlabelled" if "unlabelled" in splits else "test",
+        "submission": predicted,
     }
     if finalists:
         kept.write(to, finalists, splits, one, split)
-    write_submission(to / "submission.csv", data, splits[about["submission"]], answers[about["submission"]])
+    if predicted:
+        write_submission(to / SUBMISSION, data, splits[predicted], answers[predicted])
+    else:
+        warn(f"No {SUBMISSION}: {data.name} has no images to predict, neither unlabelled nor test.")
     files.write_json(to / "ensemble.json", about)
     return about
 

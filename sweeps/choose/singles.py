@@ -16,7 +16,7 @@ from trainable.submission import write_submission
 def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> list[dict]:
     """Score every network that a trial left, write `submissions/<arch>.csv`, and time it.
 
-    Where a dataset has no unlabelled images, the submissions are about its test images.
+    Where a dataset has no unlabelled images, the submissions are about its test images; where it has neither, there are none.
 
     Returns:
         A dict a network, lowest val cross-entropy first: `arch`, `epochs`, whether that is a `full` training, errors and
@@ -39,6 +39,8 @@ def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> li
             row["submission"] = f"submissions/{member.arch}.csv"
             write_submission(folder / row["submission"], data, splits[asked], answers[asked])
         rows.append(row)
+    if not splits:
+        say(f"No submissions: {data.name} has no images to predict, neither unlabelled nor test.")
     return rows
 
 

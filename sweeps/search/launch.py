@@ -20,8 +20,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.search.cluster import Places
 from sweeps.search.connect import SWEEPS, draining, machines
+from sweeps.search.hopeless import OUT_OF_MEMORY
 from sweeps.search.keeper import THREADS, Keeper
-from sweeps.search.searcher import OUT_OF_MEMORY, Search
+from sweeps.search.searcher import Search
 from trainable.datasets.container import Dataset
 from trainable.errors import BadInput
 from trainable.ray_trial import RayTrial
@@ -204,6 +205,8 @@ def run_search(
     finally:
         search.record.listeners = listeners
     search.close("the search ended before it went on")
+    if search.failures.hopeless:
+        warn(f"The search stops: {search.failures.hopeless}.")
     return str(searcher.broken) if searcher.broken else None
 
 

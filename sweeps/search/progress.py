@@ -13,11 +13,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.search.record import STATES
+from sweeps.search.record import STATES, without_numbers
+from trainable.errors import short
 
 SAY_EVERY = 30.0  # seconds between two lines, where nothing else is said
 SHOWN = 8  # running trials that the display has a line for
 STEPS = "▁▂▃▄▅▆▇█"
+REASON = 160  # characters of a reason that are shown
 KNOWN = 3  # trials that must have ended before their pace says when the rest will have
 
 
@@ -53,6 +55,7 @@ class Progress:
         self.began = time.monotonic() - spent
         self.span = seconds_left()
         self.states: dict[int, str] = {}
+        self.failed: dict[str, int] = {}  # the first trial that failed for a reason
         self.archs: dict[int, str] = {}
         self.beats: dict[int, tuple[float, float, float]] = {}  # epochs, seconds of training, of evaluating
         self.reached: dict[int, float] = {}  # epochs, of trials that were begun before
@@ -100,8 +103,15 @@ class Progress:
             else:
                 self._is(number, event["state"])
         if event["kind"] in ("trial_ended", "trial_restarted") and not self.live:
-            reason = f": {event['reason']}" if event["reason"] else ""
-            self._say(f"trial {number} ({self.archs[number]}) {event.get('state', 'goes on')}{reason}")
+            state = event.get("state", "goes on")
+            self._say(f"trial {number} ({self.archs[number]}) {state}{self._why(number, state, event['reason'])}")
+
+    def _why(self, number: int, state: str, reason: str) -> str:
+        """The reason, shortened; of a failure like an earlier one, which one that was."""
+        if not reason:
+            return ""
+        first = self.failed.setdefault(without_numbers(reason), number) if state == "failed" else number
+        return f": {short(reason, REASON)}" if first == number else f", as trial {first} did"
 
     def _is(self, number: int, state: str):
         """A trial is in this state now."""

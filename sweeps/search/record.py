@@ -4,6 +4,7 @@ One SQLite transaction an event; then the listeners (progress, mirrors) are told
 """
 
 import json
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -265,6 +266,11 @@ def read(path: Path) -> tuple[list[dict], list[dict]]:
         BadInput: the file is no record.
     """
     return rows(path, "trials", "number"), rows(path, "rungs", "number, rung")
+
+
+def without_numbers(reason: str) -> str:
+    """A reason as it is compared with others: the same at another step is the same."""
+    return re.sub(r"\d[\d.]*", "", reason)
 
 
 def newest_about(path: Path) -> dict | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from sweeps.search.draw import SEARCHERS
+from sweeps.search.hopeless import IN_A_ROW
 from sweeps.search.record import Record, read
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import Search
@@ -35,6 +36,7 @@ def refits(jobs: Sequence[tuple[int, dict]], epochs: float, record: Record, **mo
         rungs=[epochs * (part + 1) / PARTS for part in range(PARTS)],
         trials=len(configs),
         seed=None,
+        alike=IN_A_ROW,  # of another finalist it may not be true
         refits=[trial["refits"] for trial in there] + [of for of, _ in new],
         **more,
     )

@@ -5,24 +5,22 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import optuna
 from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
 
 from sweeps.search.draw import distributions_of, draw_config, seed_of
+from sweeps.search.hopeless import ALIKE, Failures
 from sweeps.search.memory import Memory, study_state
 from sweeps.search.record import Record, read, rows
 from sweeps.search.space import Space
 
-HOPELESS = 20  # failures without a success between them, after which a search ends
 FAR = 2.0  # times the worst value that goes on: beyond it, no starting point is good
 DEATHS = 3  # of its process, after which a trial has failed
 PARTS = 4  # in which a batch is computed that did not fit into memory
 METRICS = ("val_loss", "val_error")
 KEPT = ("budget", "val_loss", "val_error", "train_loss", "temperature", "parameters", "engine", "node_ip", "train_s", "eval_s")
-OUT_OF_MEMORY = "out of memory"
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class Search:
         is_over: whether to start no more.
         again: numbers of trials to train again, though they have ended: their networks are lost.
         own_epochs: let the space set the epochs of each trial; `rungs` are then shares of these.
+        alike: failures for one reason, after which it ends if no trial has had a result.
     """
 
     def __init__(
@@ -85,15 +84,16 @@ class Search:
         again: Iterable[int] = (),
         refits: Sequence[int] | None = None,
         own_epochs: bool = False,
+        alike: int = ALIKE,
     ):
         self.space, self.record, self.sampler, self.scheduler = space, record, sampler, scheduler
         self.rungs, self.metric, self.trials, self.seed, self.is_over = rungs, metric, trials, seed, is_over
         self.memory, self.refits, self.own_epochs = Memory(), refits, own_epochs
+        self.failures = Failures(alike)
         self.study = optuna.create_study(storage=self.memory, direction="minimize")
         self.started = 0  # not len(study.trials): that counts what is enqueued
         self.next = 0  # number in the record
         self._places: dict[int, int] = {}  # in the study, by number
-        self.failures = 0  # since the last trial that did not fail
         self._running: dict[int, _Running] = {}
         self._waiting: deque[int] = deque()  # of those, to be started again
         learned = rows(record.path, "learned")
@@ -136,8 +136,7 @@ class Search:
     @property
     def finished(self) -> bool:
         """Whether nothing runs, and nothing more will be started."""
-        over = self.is_over() or not (self._waiting or self._wants_more())
-        return over and not self.active
+        return not self.active and (self.is_over() or not (self._waiting or self._wants_more()))
 
     @property
     def active(self) -> int:
@@ -149,7 +148,7 @@ class Search:
         return frozenset(sorted(self._running.keys() - self._waiting)[max(0, places) :])
 
     def _wants_more(self) -> bool:
-        return (self.trials is None or self.started < self.trials) and self.failures < HOPELESS
+        return (self.trials is None or self.started < self.trials) and not self.failures.hopeless
 
     def hear(self, number: int, result: dict) -> bool:
         """Take a trial's result; whether it goes on.
@@ -172,13 +171,14 @@ class Search:
         metrics = {name: result[name] for name in KEPT if name in result}
         if not math.isfinite(metrics.get(self.metric, math.nan)):
             return self._end(number, "failed", f"its result has no {self.metric}, or none that is a number")
+        self.failures.result()
         files = json.loads(result.get("files", "{}"))
         if result["interrupted"]:
             end = "interrupted", f"the search ended at {metrics['budget']:.2f} epochs"
             if rung in trial.known:
                 return self._end(number, *end)
             self.record.rung(number, rung, metrics, files, partial=True, end=end)
-            return self._tell(number, "interrupted", {rung: metrics[self.metric]})
+            return self._tell(number, "interrupted", more=[(rung, metrics[self.metric])])
         if rung in trial.known:  # trained again, from an older state
             return self._again(number, rung, files)
         trial.known[rung] = metrics
@@ -250,19 +250,19 @@ class Search:
         if trial.ending:  # it had ended before; that it could not be trained again changes nothing of it
             state, reason = trial.ending
         self.record.trial_ended(number, state, reason, trial.times, trace)
-        return self._tell(number, state)
+        return self._tell(number, state, reason)
 
-    def _tell(self, number: int, state: str, more: Mapping[int, float] = MappingProxyType({})) -> bool:
+    def _tell(self, number: int, state: str, reason: str = "", more: Sequence[tuple[int, float]] = ()) -> bool:
         """The study hears how a trial ended. Always False: it does not go on."""
         trial = self._running.pop(number)
         if number in self._waiting:
             self._waiting.remove(number)
         if trial.ending:
             return False
-        self.failures = self.failures + 1 if state == "failed" else 0
-        for rung, value in more.items():
+        self.failures.ended(state, reason)
+        for rung, value in more:
             self.memory.set_trial_intermediate_value(self._id(number), rung, value)
-        values = [metrics[self.metric] for _, metrics in sorted(trial.known.items())] + list(more.values())
+        values = [metrics[self.metric] for _, metrics in sorted(trial.known.items())] + [value for _, value in more]
         self.memory.set_trial_state_values(self._id(number), *study_state(state, values))
         return False
 
@@ -286,6 +286,7 @@ class Search:
         known: dict[int, dict[int, dict]] = {trial["number"]: {} for trial in trials}
         for row in sorted(rungs, key=lambda row: row["seq"]):
             if not row["partial"] and row["number"] in known:
+                self.failures.result()
                 known[row["number"]][row["rung"]] = row["metrics"]
                 self._judge(row["number"], row["rung"], row["metrics"][self.metric])
         self.started = len(trials)
@@ -295,7 +296,7 @@ class Search:
             mine = known[number]
             values = {rung: metrics[self.metric] for rung, metrics in sorted(mine.items())}
             ended = state not in ("running", "interrupted")
-            self.failures = self.failures + 1 if state == "failed" else 0 if ended else self.failures
+            self.failures.ended(state)
             told, value = study_state(state, list(values.values())) if ended else (TrialState.RUNNING, None)
             self._add(trial, told, value, values)
             if not ended or number in again:

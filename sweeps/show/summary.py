@@ -9,11 +9,14 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from sweeps.search.record import without_numbers
 from sweeps.show import views
 from sweeps.show.judged import judges
 from sweeps.show.trained import FULL, PARTLY, mark, partly
+from trainable.errors import short
 from trainable.scores import interval
 
+REASON = 160  # characters of a reason that are shown
 BEST = 5  # trials that are named at the end
 MARK = "*"
 
@@ -182,6 +185,6 @@ def why_none(trials: pd.DataFrame) -> str:
     """What the trials of a sweep that left no network have in common."""
     if trials.empty:
         return "The time was over before the first; give more."
-    alike = trials["reason"].str.replace(r"\d[\d.]*", "", regex=True)  # the same at another step is the same
+    alike = trials["reason"].map(without_numbers)
     common, count = next(alike.value_counts().items())
-    return f"{count} of them: {trials['reason'][alike == common].iloc[0]}"
+    return f"{count} of them: {short(trials['reason'][alike == common].iloc[0], REASON)}"
