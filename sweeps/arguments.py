@@ -14,6 +14,7 @@ from trainable.errors import BadInput, Parser, lookup, positive
 
 HOME = "digit-recognizer"
 SHARE = 0.4  # of the time budget
+LEAST = 10  # seconds of a time budget: Ray alone takes as many to start
 DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
 QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
 
@@ -139,7 +140,11 @@ def _resumed(args: Namespace, given: dict) -> tuple[Namespace, Before]:
 def _check(args: Namespace):
     args.space = _absolute(args.space)
     if isinstance(args.time_budget, str):
-        args.time_budget = seconds("time-budget", args.time_budget)
+        asked = args.time_budget
+        args.time_budget = seconds("time-budget", asked)
+        if args.time_budget < LEAST:
+            why = "too short to start a search and train one step"
+            raise BadInput(f"--time-budget {asked} is {why}; give at least {LEAST}s")
     for table, name in ((SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
         lookup(table, getattr(args, name), name)
     lookup(dict.fromkeys(METRICS), args.metric, "metric")

@@ -72,7 +72,7 @@ class RayTrial(tune.Trainable):
             result = self._to_next_rung()
         except (ray.exceptions.RayError, Preempted):
             raise  # no keeper, or no machine: nothing that this process could do
-        except Exception as wrong:
+        except (Exception, SystemExit) as wrong:  # an architecture that calls exit fails its trial alone
             if isinstance(wrong, torch.AcceleratorError) and not _out_of_memory(wrong):
                 raise  # CUDA is lost to this process; Tune starts another
             where = traceback.extract_tb(wrong.__traceback__)[-1]
@@ -92,11 +92,12 @@ class RayTrial(tune.Trainable):
         elif self.state:
             self._hand_over_state()  # it was not stopped at its rung
         interrupted = self._beat()
-        if interrupted and not self.state:
+        if interrupted and not self.state and not self._is_needed():
             return {"interrupted": True, "budget": 0.0}
         beat = time.monotonic()
         # Rungs so close that they fall on one step are judged there one after the other.
-        while not interrupted and not self._reached(self.rungs[self.rung]):
+        # A search that is over before its first network has one step of it.
+        while not (interrupted and self.state) and not self._reached(self.rungs[self.rung]):
             began = time.monotonic()
             metrics, state = next(self.run)
             if self.state is None:  # what it had trained before may have passed rungs already
@@ -132,6 +133,10 @@ class RayTrial(tune.Trainable):
             except BadInput:
                 pass  # another version's
         self.run = fit(self.config, self.own, self.device)
+
+    def _is_needed(self) -> bool:
+        """Whether a search would end without any network but this."""
+        return not self.config.folds and ray.get(self.keeper.is_empty.remote())
 
     def _reached(self, budget: float) -> bool:
         return self.state is not None and self.state.step >= self.state.steps_at(budget)

@@ -76,6 +76,11 @@ class Keeper:
             better_than_before = loss < self.losses.get(number, math.inf)
             return better_than_before and (len(others) < self.best or loss < others[self.best - 1])
 
+    def is_empty(self) -> bool:
+        """Whether no trial has left a network yet."""
+        with self.lock:
+            return not self.losses
+
     def keep(self, number: int, loss: float, contents: dict[str, bytes]) -> dict[str, str]:
         """Write the files of a trial's network and return their SHA-256 by name."""
         where = self.folder / str(number)

@@ -4,7 +4,6 @@ import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import optuna
 from optuna.distributions import json_to_distribution
@@ -12,6 +11,7 @@ from optuna.trial import TrialState, create_trial
 
 from sweeps.search.draw import distributions_of, draw_config, seed_of
 from sweeps.search.hopeless import ALIKE, Failures
+from sweeps.search.job import Job, Running
 from sweeps.search.memory import Memory, study_state
 from sweeps.search.record import Record, read, rows
 from sweeps.search.space import Space
@@ -21,31 +21,6 @@ DEATHS = 3  # of its process, after which a trial has failed
 PARTS = 4  # in which a batch is computed that did not fit into memory
 METRICS = ("val_loss", "val_error")
 KEPT = ("budget", "val_loss", "val_error", "train_loss", "temperature", "parameters", "engine", "node_ip", "train_s", "eval_s")
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial to start, or to go on with from what it handed over."""
-
-    number: int
-    config: dict  # flat TrialConfig
-    attempt: int = 0  # how often it was started before, by this driver
-    alone: bool = False  # on a machine of its own: it needs more memory than its share
-
-
-@dataclass
-class _Running:
-    """What is known of a trial that has not ended."""
-
-    config: dict
-    known: dict[int, dict]  # metrics by rung that the record has
-    rung: int = 0  # that it reports next
-    ending: tuple[str, str] | None = None  # state and reason as recorded, of a trial that is only trained again
-    starts: int = 0  # by this driver
-    why: str = ""  # it is to be started again
-    deaths: int = 0
-    alone: bool = False
-    times: dict = field(default_factory=dict)
 
 
 class Search:
@@ -90,11 +65,12 @@ class Search:
         self.rungs, self.metric, self.trials, self.seed, self.is_over = rungs, metric, trials, seed, is_over
         self.memory, self.refits, self.own_epochs = Memory(), refits, own_epochs
         self.failures = Failures(alike)
+        self._last_try = False
         self.study = optuna.create_study(storage=self.memory, direction="minimize")
         self.started = 0  # not len(study.trials): that counts what is enqueued
         self.next = 0  # number in the record
         self._places: dict[int, int] = {}  # in the study, by number
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._waiting: deque[int] = deque()  # of those, to be started again
         learned = rows(record.path, "learned")
         told = [row["data"] for row in learned if row["what"] == "told"]
@@ -114,8 +90,12 @@ class Search:
         Raises:
             BadInput: the space returned something that is no TrialConfig.
         """
-        if self.is_over() or any(self._running[n].alone and n not in self._waiting for n in self._running):
+        if any(self._running[n].alone and n not in self._waiting for n in self._running):
             return None
+        if self.is_over():
+            if not self._lacks_a_network:
+                return None
+            self._last_try = True
         if self._waiting:
             return self._start_again(self._waiting.popleft())
         if not self._wants_more():
@@ -129,14 +109,20 @@ class Search:
             fixed["epochs"] = self.rungs[-1]
         config = draw_config(self.space, trial, **fixed).flat()
         self.started, self.next, self._places[number] = self.started + 1, number + 1, trial.number
-        self._running[number] = _Running(config, {}, starts=1)
+        self._running[number] = Running(config, {}, starts=1)
         self.record.trial_started(number, config, trial.params, distributions_of(trial), of)
         return Job(number, config)
 
     @property
     def finished(self) -> bool:
         """Whether nothing runs, and nothing more will be started."""
-        return not self.active and (self.is_over() or not (self._waiting or self._wants_more()))
+        over = self.is_over() and not self._lacks_a_network
+        return not self.active and (over or not (self._waiting or self._wants_more()))
+
+    @property
+    def _lacks_a_network(self) -> bool:
+        """Whether a search that is over starts one trial all the same: it had no time for a step of any."""
+        return self.refits is None and not (self.failures.proven or self.active or self._last_try)
 
     @property
     def active(self) -> int:
@@ -301,5 +287,5 @@ class Search:
             self._add(trial, told, value, values)
             if not ended or number in again:
                 ending = (state, trial["reason"]) if ended else None
-                self._running[number] = _Running(trial["config"], mine, ending=ending)
+                self._running[number] = Running(trial["config"], mine, ending=ending)
                 self._restart(number, "its network is lost or damaged" if ended else "the sweep is resumed")

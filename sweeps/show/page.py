@@ -21,6 +21,7 @@ from PIL import Image
 from sweeps.show import views
 from sweeps.show.drawn import Drawn
 from sweeps.show.judged import judges, name_of_val
+from sweeps.show.summary import how_little
 from sweeps.show.trained import PARTLY, epochs, mark, partly
 from trainable import files
 from trainable.engine import memory
@@ -172,6 +173,9 @@ def _facts(about: dict, ensemble: dict, trials: pd.DataFrame) -> list[tuple[str,
     counts = searched["state"].value_counts() if len(searched) else {}
     states = ", ".join(f"{count} {state}" for state, count in counts.items())
     out.append(("trials of the search", f"{len(searched)} ({states})" if len(searched) else "none"))
+    most = about.get("arguments", {}).get("max_epochs")
+    if len(trials) and most and (little := how_little(trials, most)):
+        out.append(("trained", little))
     if len(trials) > len(searched):
         out.append(("networks of finalists", str(len(trials) - len(searched))))
     if len(trials):

@@ -181,6 +181,14 @@ def next_commands(console: Console, folder: Path, written: list[str], commands: 
         console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
 
 
+def how_little(trials: pd.DataFrame, epochs: float) -> str:
+    """How short the longest training was, where none came to its end; "" where one did."""
+    if (trials["state"] == "complete").any() or not trials["budget"].max() > 0:
+        return ""
+    longest = f"{trials['budget'].max():.3g} of {epochs:g} epochs"
+    return f"No training came to its end: the longest had {longest}. A longer --time-budget gives better networks."
+
+
 def why_none(trials: pd.DataFrame) -> str:
     """What the trials of a sweep that left no network have in common."""
     if trials.empty:
