@@ -27,7 +27,7 @@ from sweeps.search.scheduler import rungs
 from sweeps.show import figures, logged, study, summary, tracking, views
 from sweeps.sweep import Sweep
 from trainable.datasets import load
-from trainable.errors import run
+from trainable.errors import BadInput, run
 
 WRITTEN = {
     "report.html": "all of it to look at, in a browser",
@@ -69,7 +69,7 @@ def main(called: float | None = None) -> int:
             phases = Phases(sweep, record, space, budgets, places, ending)
             broken = phases.search() or phases.finalists()
         if broken:
-            sweep.say(broken)
+            sweep.say(str(broken))
         sweep.say(f"After {record.t / 60:.1f} minutes the best networks are combined.")
         methods = [args.ensemble] if args.ensemble else list(ENSEMBLES)
         ensemble = combine([sweep.folder], sweep.data, methods, places, sweep.say, args.max_latency)
@@ -77,7 +77,8 @@ def main(called: float | None = None) -> int:
     busy = sweep.end()
     report(sweep)
     if ensemble is None:
-        return sweep.end_without("No trial left a network")
+        status = sweep.end_without("No trial left a network")
+        return _status(broken) or status
     trials, val = sweep.trials, len(sweep.data.val)
     searched = views.searched(trials)
     figures.write_curves(sweep.folder / "curves.png", searched, sweep.curves, val)
@@ -90,10 +91,19 @@ def main(called: float | None = None) -> int:
     again = f" and {len(trials) - len(searched)} networks of finalists" if len(trials) > len(searched) else ""
     busy = f"{sweep.end():.0%} ({views.BUSY})"
     sweep.say(f"{len(searched)} trials{again} in {record.t / 60:.1f} minutes; cores busy training: {busy}.")
+    if little := summary.how_little(trials, args.max_epochs):
+        sweep.say(little)
     cut = (trials["state"] == "interrupted").any()
     sweep.last_words(WRITTEN, next_steps(args, sweep, cut))
     if args.submit:
         submit.automatic(sweep.folder, args.results, sweep.data, sweep.say)
+    return _status(broken)
+
+
+def _status(broken: str | BadInput | None) -> int:
+    """The exit status; raises BadInput where the user's own space broke the search off."""
+    if isinstance(broken, BadInput):
+        raise broken
     return 1 if broken else 0
 
 

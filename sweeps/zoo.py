@@ -95,7 +95,7 @@ def main(called: float | None = None) -> int:
             )
             broken = sweep.search(search, places, ending, keep=len(recipes))
         if broken:
-            sweep.say(broken)
+            sweep.say(str(broken))
         sweep.say(f"Trained for {sweep.seconds / 60:.1f} minutes; now every network predicts.")
         singles = judge(folder, data, places, sweep.say)
 

@@ -9,6 +9,7 @@ from optuna.distributions import distribution_to_json
 
 from sweeps.search.space import Space
 from sweeps.search.tpe import Tpe
+from sweeps.search.user_code import UserCode, UserFault
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
 
@@ -32,8 +33,11 @@ def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
         if not isinstance(drawn, dict):
             raise BadInput(f"returned {type(drawn).__name__}, not a dict")
         return TrialConfig.from_flat({**drawn, **fixed})
+    except UserFault:
+        raise
     except Exception as wrong:
-        raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}") from wrong
+        where = f" ({space.draw.where})" if isinstance(space.draw, UserCode) else ""
+        raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}{where}") from wrong
 
 
 def replay(space: Space, params: Mapping) -> tuple[TrialConfig, optuna.trial.FixedTrial]:

@@ -1,12 +1,12 @@
 """A space by its name, or from a user's file."""
 
-import importlib.util
 from pathlib import Path
 
 import optuna
 
 from sweeps.search.draw import draw_config
 from sweeps.search.space import SPACES, Space
+from sweeps.search.user_code import UserCode
 from trainable.errors import BadInput
 
 
@@ -14,7 +14,7 @@ def find_space(name: str) -> Space:
     """A space by its name in SPACES, or `FILE.py:function`.
 
     Raises:
-        BadInput: no such name, file or function, or what it draws is no TrialConfig.
+        BadInput: no such name, file or function, or what it draws is no TrialConfig, or it does not come back.
     """
     path, colon, function = name.rpartition(":")
     known = f"known: {', '.join(SPACES)}, or FILE.py:function"
@@ -28,14 +28,6 @@ def find_space(name: str) -> Space:
         raise BadInput(f"unknown space {name!r}: no file {path}; {known}")
     if not path.endswith(".py"):
         raise BadInput(f"space {name!r}: {path} should end with .py")
-    spec = importlib.util.spec_from_file_location("user_space", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as wrong:
-        raise BadInput(f"space {name!r}: {path} does not run: {type(wrong).__name__}: {wrong}") from wrong
-    if not callable(getattr(module, function, None)):
-        raise BadInput(f"space {name!r}: {path} has no function {function}")
-    space = Space(getattr(module, function))
+    space = Space(UserCode(Path(path).resolve(), function))
     draw_config(space, optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
     return space

@@ -33,6 +33,7 @@ class_cache.ENV_VARS_TO_PROPAGATE.difference_update({name for name in class_cach
 KEEP = 12  # networks: more than an ensemble takes
 CROWDED = 20.0  # seconds with more trials than places, after which the last begun give theirs up
 SILENCE = 600.0  # seconds without a step, after which a trial is taken for hung
+FIRST = 5.0  # times as many seconds where no trial has had a result: one has to be started
 PATIENCE = 120.0  # seconds after the end of a search for the running trials to hand over what they have
 ENDING = "Ending: the running trials hand over what they have. Ctrl-C again stops at once."
 # In what Ray says of a process that died. Of any other it says that it may have been the kernel's OOM killer.
@@ -88,7 +89,8 @@ class Ending:
                         warn(ENDING)
                     keeper.end.remote()
                     told = time.monotonic()
-                if told and time.monotonic() - told > PATIENCE:
+                patience = PATIENCE if search.failures.proven else FIRST * PATIENCE
+                if told and time.monotonic() - told > patience:
                     self.overdue = True
                     self.asked.set()
                     os.kill(os.getpid(), signal.SIGINT)  # wakes the main thread wherever it waits
@@ -144,14 +146,14 @@ def run_search(
     tell: Callable[[dict], None] = lambda beats: None,
     warn: Callable[[str], None] = print,
     trainable=RayTrial,
-) -> str | None:
+) -> str | BadInput | None:
     """Run `search` to its end over the cluster; what the `keep` best trials hand over lies in `folder`/trials.
 
     `losses` are of the networks that lie there already. A trial that makes no step for `silence` seconds is taken for
     hung. A network that was trained on a fold says what it sees in so many `views`; where it learns from unlabelled images
     too, `teachers` says for each fold what they are, probs [n, classes]. Once a second `tell` is called with every running
     trial's latest beat, and `warn` with what the user should know, from another thread. Returns None, or in one line what
-    broke it off.
+    broke it off: BadInput where that is the space.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     job = ray.get_runtime_context().get_job_id()
@@ -207,7 +209,7 @@ def run_search(
     search.close("the search ended before it went on")
     if search.failures.hopeless:
         warn(f"The search stops: {search.failures.hopeless}.")
-    return str(searcher.broken) if searcher.broken else None
+    return searcher.broken
 
 
 def _end(process: int):
