@@ -91,7 +91,7 @@ def test_a_file_that_does_not_run(mine, monkeypatch, text, says):
 
 def test_what_it_may_do(mine, capfd):
     """All of a trial's methods, printing, closing its standard output."""
-    body = "    if not trial.number: print('hello'); sys.stdout.close(); os.close(1)\n"
+    body = "    if not sys.stdout.closed: print('hello'); sys.stdout.close(); os.close(1)\n"
     body += "    lr = trial.suggest_float('lr', 1e-3, 1e-2, log=True)\n    width = trial.suggest_int('w', 8, 16, step=8)\n"
     body += "    assert trial.params == {'lr': lr, 'w': width}\n    trial.set_user_attr('mine', trial.number)\n"
     mine.write_text(f"{HEAD}{body}    return {{'lr': lr, 'convnet.width': width}}\n")
