@@ -62,6 +62,12 @@ def test_nor_where_there_is_a_network(make):
     assert make().ask() is None, "nor when it is resumed"
 
 
+def test_what_one_step_made_is_a_network(make):
+    search = make()
+    search.hear(search.ask().number, result())
+    assert make().finished, "a search that goes on without time leaves it as it is"
+
+
 def test_a_search_that_had_no_step_goes_on_when_it_is_resumed(make):
     search = make()
     search.hear(search.ask().number, {"interrupted": True, "budget": 0.0})

@@ -271,8 +271,9 @@ class Search:
         trials = [trial for trial in trials if (trial["refits"] is None) == (self.refits is None)]
         known: dict[int, dict[int, dict]] = {trial["number"]: {} for trial in trials}
         for row in sorted(rungs, key=lambda row: row["seq"]):
-            if not row["partial"] and row["number"] in known:
+            if row["number"] in known:
                 self.failures.result()
+            if not row["partial"] and row["number"] in known:
                 known[row["number"]][row["rung"]] = row["metrics"]
                 self._judge(row["number"], row["rung"], row["metrics"][self.metric])
         self.started = len(trials)
