@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from sweeps.choose.members import Member, Network
 from trainable import files
+from trainable.datasets.tables import parquet
 from trainable.errors import BadInput
 from trainable.ray_trial import in_view
 
@@ -67,9 +68,11 @@ def read(folder: Path) -> list[Member]:
         BadInput: the file cannot be read.
     """
     try:
-        table = pq.read_table(folder / FILE)
+        table = parquet(folder / FILE)
         table_about = json.loads(table.schema.metadata[b"members"])
         frame = table.to_pandas()
+    except BadInput:
+        raise
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as wrong:
         raise BadInput(f"{folder / FILE} cannot be read ({type(wrong).__name__}); copy it again") from wrong
     logs = [name for name in frame if name.startswith("logp_")]

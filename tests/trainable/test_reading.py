@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 from refusal import refused
 
+from sweeps.choose import kept
 from sweeps.compete import archive, check
 from trainable import files, reading, saved, weights
 from trainable.datasets import DATA, cache, digits_sample, folder, images, load, tables
@@ -126,11 +127,10 @@ def test_in_place_of_what_is_downloaded_or_kept(no_file, tmp_path):
     refused("fashion-mnist", make(tmp_path / "c" / "fashion-mnist" / "train-images-idx3-ubyte.gz").parents[1], "is damaged")
     with pytest.raises(BadInput, match=says):
         archive.check(make(tmp_path / "d" / "a.zip"))
-    kept = tmp_path / "e"
-    cache.cached(kept, "x", 1, lambda: {"a": np.arange(3)})
-    (path,) = (kept / ".cache").iterdir()
+    cache.cached(tmp_path / "e", "x", 1, lambda: {"a": np.arange(3)})
+    (path,) = (tmp_path / "e" / ".cache").iterdir()
     make(path)
-    assert cache.cached(kept, "x", 1, lambda: {"a": np.arange(4)})["a"].tolist() == [0, 1, 2, 3]
+    assert cache.cached(tmp_path / "e", "x", 1, lambda: {"a": np.arange(4)})["a"].tolist() == [0, 1, 2, 3]
 
 
 def test_in_place_of_weights_and_predictions(no_file, tmp_path, tiny):
@@ -304,10 +304,24 @@ def test_parquet_files_of_more_rows_than_memory(tmp_path, memory):
     assert tables.parquet(tmp_path / "long.parquet").equals(text.cast(pa.schema({"a": pa.string()})))
     with pytest.raises(pa.ArrowException, match="no column b"):
         tables.parquet(tmp_path / "long.parquet", ["b"])
+    categories = pa.table({"a": pa.array([str(i // 1500) for i in range(3000)]).dictionary_encode()})
+    pq.write_table(categories, tmp_path / "categories.parquet")
+    assert tables.parquet(tmp_path / "categories.parquet").to_pandas().equals(categories.to_pandas())
     whole = tables.parquet(DATA / digits_sample.FILE)
     assert whole.equals(pq.read_table(DATA / digits_sample.FILE))
     pq.write_table(whole.slice(0, 0), tmp_path / "none.parquet")
     assert tables.parquet(tmp_path / "none.parquet", ["label"]).num_rows == 0
+
+
+def test_what_a_sweep_has_kept(no_file, tmp_path, memory):
+    make, _ = no_file
+    pq.write_table(pa.table({"member": np.zeros(3_000_000, np.int16)}), tmp_path / kept.FILE)
+    memory(1_000_000)
+    with pytest.raises(BadInput, match="predictions.parquet would need"):
+        kept.read(tmp_path)
+    make(tmp_path / kept.FILE)
+    with pytest.raises(BadInput, match=r"predictions.parquet cannot be read"):
+        kept.read(tmp_path)
 
 
 def test_a_digit_that_is_no_digit(tmp_path):

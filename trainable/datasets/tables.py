@@ -193,7 +193,7 @@ def parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
             batches.append(batch)
         if not batches:
             return schema.empty_table().select([schema.names[i] for i in kept])
-        return pa.Table.from_batches(batches)
+        return pa.Table.from_batches(batches).unify_dictionaries()
 
 
 def _has_width(kind: pa.DataType) -> bool:
