@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -73,22 +74,24 @@ def test_every_family_has_a_size(tiny):
 
 
 def test_measure(monkeypatch):
-    """The median of many, warm; a network that works longer takes longer."""
-    monkeypatch.setattr(cost, "SECONDS", 0.02)
+    """The median of many, warm; a network that works longer takes longer. Its clock is the test's own."""
+    now = [0.0]
+    monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: now[0], monotonic=lambda: now[0]))
 
-    class Naps(torch.nn.Module):
+    class Works(torch.nn.Module):
         calls = 0
 
         def forward(self, x):
-            Naps.calls += 1
-            time.sleep(0.02 if Naps.calls <= cost.WARM else 0.001 * (1 + len(x) // 64))
+            Works.calls += 1
+            warm = Works.calls > cost.WARM
+            now[0] += 0.001 * (1 + len(x) // 64) * (1 if warm else 20) * (5 if Works.calls % 7 == 0 else 1)
             return x.sum((1, 2, 3))
 
     plan = engine.plan(torch.nn.Conv2d(1, 1, 3), (1, 8, 8), "cpu", "fp32-nchw")
-    out = cost.measure(Naps(), plan, (1, 8, 8))
-    assert 1 <= out["ms_1"] < 2.5, "the warm-up does not count"
-    assert 3 <= out["ms_128"] < 8
-    assert all(out[f"ms_{b}"] <= out[f"ms_{b}_p90"] for b in cost.BATCHES)
+    out = cost.measure(Works(), plan, (1, 8, 8), seconds=0.2)
+    assert out["ms_1"] == pytest.approx(1.0), "neither the warm-up nor the slow seventh counts"
+    assert out["ms_128"] == pytest.approx(3.0)
+    assert all(out[f"ms_{b}"] < out[f"ms_{b}_p90"] for b in cost.BATCHES)
     assert min(out["runs_1"], out["runs_128"]) >= cost.LEAST
     assert (out["threads"], out["setting"]) == (1, "fp32-nchw")
     assert out["device"]
