@@ -111,7 +111,7 @@ def test_the_least_that_is_taken(tmp_path):
     (tmp_path / "mine.py").write_text(chaos.SPACE)
     flags = ["--space", "mine.py:draw", "--max-epochs", "20", "--time-budget", f"{arguments.LEAST}s"]
     sweep = start(tmp_path, *flags, "--finalists", "1")
-    said = finish(sweep, 800)
+    said = finish(sweep)
     assert sweep.returncode == 0, said
     assert "Traceback" not in said
     folder = tmp_path / "results" / "s"

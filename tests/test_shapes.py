@@ -163,7 +163,7 @@ def test_a_whole_sweep(tmp_path, shape):
     (tmp_path / "mine.py").write_text(space)
     flags = ["--space", "mine.py:draw", "--trials", "2", "--max-epochs", "1", "--dataset", f"folder:{tmp_path / 'images'}"]
     sweep = start(tmp_path, *flags, "--finalists", "1", "--folds", "2")
-    said = finish(sweep, 500)
+    said = finish(sweep)
     assert sweep.returncode == 0, said
     assert "Traceback" not in said
     folder, asked = tmp_path / "results" / "s", {"unlabelled", "test"} & set(shape)
