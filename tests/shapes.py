@@ -49,7 +49,8 @@ def swept(folder: Path, dataset: str, finalists: bool = True) -> Dataset:
     arguments = {"dataset": dataset, "image_size": None, "metric": "val_loss", "scheduler": "asha", "seed": 0}
     arguments |= {"max_epochs": CONFIG["epochs"], "mlflow": None, "cpus_per_trial": 1}
     images = {name: len(getattr(data, name)) for name in ("train", *SPLITS)}
-    about = {"arguments": arguments, "data": {"fingerprint": data.fingerprint, "images": images}}
+    of_data = {"fingerprint": data.fingerprint, "images": images, "val_given": data.val_given}
+    about = {"arguments": arguments, "data": of_data}
     about |= {"commit": None, "versions": {}, "command": ["python", "sweeps/arch_sweep.py"]}
     folder.mkdir(parents=True)
     record = Record(folder / "record.db", about=about)
