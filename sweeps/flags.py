@@ -97,7 +97,7 @@ def sweep_folder(given: str, results: Path, *holds: str) -> Path:
         as_path(str(results / given / "record.db"))
     except ArgumentTypeError as wrong:
         raise BadInput(f"{short(repr(given))} names no sweep: {wrong}") from wrong
-    there = any(os.path.isfile(f"{given}/{name}") for name in holds or ("record.db",))
+    there = any(os.path.exists(f"{given}/{name}") for name in holds or ("record.db",))
     return (Path(given) if there else results / given).resolve()
 
 

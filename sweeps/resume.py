@@ -7,13 +7,15 @@ from functools import cached_property
 from pathlib import Path
 
 from sweeps.flags import no_sweep
-from sweeps.search.draw import distributions_of, replay
+from sweeps.search.draw import SEARCHERS, distributions_of, replay
 from sweeps.search.launch import KEEP
-from sweeps.search.record import newest_about, rows
+from sweeps.search.record import newest_about, read, rows
+from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.space import Space
-from trainable import files
+from trainable import files, stored
 from trainable.datasets.container import Dataset, as_recorded
 from trainable.errors import BadInput
+from trainable.record_file import MEND
 
 # Flags that change neither what a trial means nor how trials compare.
 # What comes after the search is done again.
@@ -105,19 +107,25 @@ class Before:
 
 
 def before(folder: Path) -> Before:
-    """Raises BadInput if there is nothing to resume there."""
+    """Raises BadInput if there is nothing to resume there, or its record is damaged."""
     path = folder / "record.db"
-    if not path.is_file():
+    if not path.exists():
         raise no_sweep(folder, folder.parent)
     about = newest_about(path)
     if about is None:
         raise BadInput(f"{path} does not say how the sweep was begun; begin a new one")
+    for name, table in (("scheduler", SCHEDULERS), ("searcher", SEARCHERS)):
+        value = about["arguments"].get(name)
+        if value is not None and value not in table:
+            where = f"drivers.about.arguments.{name}"
+            raise stored.wrong(str(path), where, value, f"one of {', '.join(table)}", MEND)
+    trials, rungs = read(path)
     return Before(
         folder,
         about["arguments"],
         about["data"]["fingerprint"],
-        rows(path, "trials", "number"),
-        rows(path, "rungs", "seq"),
+        trials,
+        sorted(rungs, key=lambda row: row["seq"]),
         {row["name"]: row["files"] for row in rows(path, "phases")},
         sum(row["seconds"] for row in rows(path, "drivers")),
         about["data"],
@@ -131,6 +139,8 @@ def merged(args: Namespace, given: Mapping, earlier: Before) -> Namespace:
         BadInput: one that would change what the trials there are mean.
     """
     name = earlier.folder.name
+    if "space" not in earlier.arguments:
+        raise BadInput(f"{name} has no search to go on with: its record names no space; begin a new sweep")
     for key in ("name", "warm_start"):
         if key in given:
             raise BadInput(f"--resume {name} goes on with that sweep as it is; leave --{key.replace('_', '-')} out")
@@ -184,6 +194,6 @@ def check_space(earlier: Before, space: Space):
             what = f"{other[0]} is drawn otherwise"
         name = earlier.folder.name
         raise BadInput(
-            f"the space of sweep {name} has changed since trial {trial['number']} ({what}); "
+            f"the space of sweep {name} has changed since trial {trial['number']} ({what}), or record.db is damaged; "
             f"bring it back, or begin a new sweep with --warm-start {name}"
         )

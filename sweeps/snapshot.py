@@ -69,7 +69,7 @@ def take_over(fetched: Path, results: Path) -> Iterator[str]:
 def _follows(here: Path, fetched: Path) -> bool:
     """Whether what was fetched is the sweep that lies here, as far as that or further."""
     (ours, our_time), (theirs, their_time) = (
-        (drivers[0]["began"], sum(row["seconds"] for row in drivers))
+        (drivers[0]["began"] if drivers else None, sum(row["seconds"] for row in drivers))
         for drivers in (rows(folder / "record.db", "drivers", "id") for folder in (here, fetched))
     )
     return ours == theirs and our_time <= their_time

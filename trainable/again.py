@@ -1,8 +1,6 @@
 """Train a trial of a sweep again, and compare: is what the record says what comes out?"""
 
-import json
 import platform
-import sqlite3
 import subprocess
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +12,7 @@ from trainable.config import TrialConfig
 from trainable.errors import MOST, BadInput, short
 from trainable.errors import number as parsed
 from trainable.fit import State, evaluate, mean_loss
+from trainable.record_file import rows
 
 COMPARED = ("val_error", "val_loss", "train_loss")
 
@@ -46,27 +45,28 @@ def recorded(asked: str, results: Path) -> Recorded:
         raise BadInput(
             f"--trial {short(asked)}: write SWEEP/NUMBER, where SWEEP is a folder with a record.db, or its name under {results}"
         )
-    try:
-        db = sqlite3.connect(f"{(folder / 'record.db').resolve().as_uri()}?mode=ro", uri=True)
-        found = db.execute("SELECT config FROM trials WHERE number = ?", (wanted,)).fetchone()
-        last = db.execute("SELECT max(number) FROM trials").fetchone()[0]
-        rungs = [json.loads(m) for (m,) in db.execute("SELECT metrics FROM rungs WHERE number = ? ORDER BY rung", (wanted,))]
-        about = json.loads(db.execute("SELECT about FROM drivers ORDER BY id DESC").fetchone()[0])
-        db.close()
-    except (sqlite3.DatabaseError, TypeError, ValueError) as wrong:
-        raise BadInput(f"--trial {asked}: {folder / 'record.db'} cannot be read ({wrong})") from wrong
+    path = folder / "record.db"
+    trials, drivers = rows(path, "trials", "number", whole_file=True), rows(path, "drivers", "id")
+    found = next((trial for trial in trials if trial["number"] == wanted), None)
     if found is None:
-        raise BadInput(f"--trial {asked}: that sweep has the trials 0 to {last}")
-    config = TrialConfig.from_flat(json.loads(found[0]))
-    if rungs:
-        config = replace(config, engine=rungs[-1]["engine"])
+        raise BadInput(f"--trial {asked}: that sweep has the trials 0 to {len(trials) - 1}")
+    about = next((row["about"] for row in reversed(drivers) if row["about"]), None)
+    if about is None or about["arguments"]["dataset"] is None:
+        raise BadInput(f"--trial {asked}: {path} does not say of which dataset; take another sweep")
+    rungs = [row["metrics"] for row in rows(path, "rungs", "rung") if row["number"] == found["number"]]
+    try:
+        config = TrialConfig.from_flat(found["config"])
+        if rungs:
+            config = replace(config, engine=rungs[-1].get("engine", config.engine))
+    except BadInput as wrong:
+        raise BadInput(f"--trial {asked}: {path}: trials {number}.config: {wrong}") from wrong
     arguments = about["arguments"]
     return Recorded(
         name=f"{folder.resolve().name}-{number}",
         config=config,
         rungs=rungs,
         dataset=arguments["dataset"],
-        image_size=arguments.get("image_size"),
+        image_size=arguments["image_size"],
         data=about["data"],
         threads=arguments["cpus_per_trial"],
         versions=about["versions"],

@@ -9,16 +9,16 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
-from trainable.errors import BadInput
+from optuna.distributions import BaseDistribution, json_to_distribution
 
-# A trial is `running`, then one of these:
-#   complete      trained to the end
-#   stopped       by the scheduler
-#   interrupted   by the end of the search, or of its driver; --resume goes on with it
-#   failed        the reason says why
-STATES = ("running", "complete", "stopped", "interrupted", "failed")
+from trainable.record_file import MEND, STATES, VERSION, refuse_newer, rows, unreadable
+from trainable.saved import WEIGHTS
+from trainable.stored import Damaged
+
+__all__ = ["STATES", "Record", "check_drawn", "newest_about", "read", "rows"]
 
 # `t` is seconds that drivers had worked on the sweep: it never goes back, whatever the clock does.
 SCHEMA = """
@@ -70,13 +70,6 @@ CREATE TABLE IF NOT EXISTS phases (    -- what is done after the search
     files TEXT NOT NULL                -- name -> SHA-256 of what it wrote, JSON
 );
 """
-_JSON = {
-    "trials": ("config", "params", "distributions"),
-    "rungs": ("metrics", "files"),
-    "drivers": ("about",),
-    "phases": ("files",),
-    "learned": ("data",),
-}
 
 
 class Record:
@@ -88,7 +81,7 @@ class Record:
         began: when this driver began to work, of time.monotonic; None: now.
 
     Raises:
-        BadInput: the file is no record.
+        BadInput: the file is no record, or a newer version's.
     """
 
     def __init__(
@@ -103,17 +96,19 @@ class Record:
         self._began = time.monotonic() if began is None else began
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=60)
+            refuse_newer(self._db, path)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")  # NORMAL may forget the last events at a power cut
             self._db.executescript(SCHEMA)
             if "refits" not in {row[1] for row in self._db.execute("PRAGMA table_info(trials)")}:  # a record of version 0.1
                 self._db.execute("ALTER TABLE trials ADD COLUMN refits INTEGER")
+            self._db.execute(f"PRAGMA user_version = {VERSION}")
             # From its first driver on, a record is one that can be resumed.
             self._before = self._db.execute("SELECT coalesce(sum(seconds), 0) FROM drivers").fetchone()[0]
             values = (time.time(), json.dumps(about or {}))
             self._driver = self._db.execute("INSERT INTO drivers (began, about) VALUES (?, ?)", values).lastrowid
         except sqlite3.DatabaseError as wrong:
-            raise _unreadable(path, wrong) from wrong
+            raise unreadable(path, wrong) from wrong
 
     @property
     def t(self) -> float:
@@ -255,17 +250,47 @@ def _may_pass(wrong: sqlite3.OperationalError) -> bool:
     return any(word in str(wrong) for word in ("full", "locked", "readonly", "disk I/O error", "unable to open"))
 
 
-def _unreadable(path: Path, wrong: Exception) -> BadInput:
-    return BadInput(f"{path} cannot be read as a sweep's record ({wrong}); restore it from a copy, or begin a new sweep")
-
-
 def read(path: Path) -> tuple[list[dict], list[dict]]:
     """All trials by number, and all rungs by number and rung, as dicts; JSON columns are decoded.
 
     Raises:
-        BadInput: the file is no record.
+        BadInput: the file is no record, or damaged.
     """
-    return rows(path, "trials", "number"), rows(path, "rungs", "number, rung")
+    trials, rungs = rows(path, "trials", "number", whole_file=True), rows(path, "rungs", "number, rung")
+    searched = {trial["number"] for trial in trials if trial["refits"] is None}
+    for place, trial in enumerate(trials):
+        where = f"{path}: trials {trial['number']}"
+        if trial["number"] != place:
+            raise Damaged(f"{path}: trials: number {place} is missing; {MEND}")
+        if trial["refits"] is not None and trial["refits"] not in searched:
+            raise Damaged(f"{where}.refits is {trial['refits']}, and the search has no such trial; {MEND}")
+        check_drawn(trial, where)
+    known = {trial["number"] for trial in trials}
+    for rung in rungs:
+        where = f"{path}: rungs {rung['number']} rung {rung['rung']}"
+        if rung["number"] not in known:
+            raise Damaged(f"{where}: there is no such trial; {MEND}")
+        if rung["files"] and not {WEIGHTS, "temperature"} <= rung["files"].keys() | rung["metrics"].keys():
+            raise Damaged(f"{where}: it has files, and no {WEIGHTS} or no temperature; {MEND}")
+    return trials, rungs
+
+
+def check_drawn(trial: Mapping, where: str):
+    """Raises Damaged unless Optuna takes a trial's `params` as drawn from its `distributions`."""
+    for name, text in trial["distributions"].items():
+        try:
+            distribution = _distribution(text)
+            fits = name not in trial["params"] or distribution._contains(distribution.to_internal_repr(trial["params"][name]))
+        except Exception as wrong:  # Optuna's, of many kinds
+            raise Damaged(f"{where}.distributions.{name} is none of Optuna's ({wrong}); {MEND}") from wrong
+        if not fits:
+            value = trial["params"][name]
+            raise Damaged(f"{where}.params.{name} is {value!r}, which its distribution does not have; {MEND}")
+
+
+@lru_cache(maxsize=4096)
+def _distribution(text: str) -> BaseDistribution:
+    return json_to_distribution(text)
 
 
 def without_numbers(reason: str) -> str:
@@ -276,21 +301,3 @@ def without_numbers(reason: str) -> str:
 def newest_about(path: Path) -> dict | None:
     """What the last driver that said it was asked for: arguments, data, versions. None: none has."""
     return next((row["about"] for row in reversed(rows(path, "drivers", "id")) if row["about"]), None)
-
-
-def rows(path: Path, table: str, order: str = "rowid") -> list[dict]:
-    """A table of a record; raises BadInput if the file is none."""
-    try:
-        db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)
-        try:
-            db.row_factory = sqlite3.Row
-            found = [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY {order}")]
-        finally:
-            db.close()
-        for row in found:
-            if table == "trials":
-                row.setdefault("refits", None)  # a record of version 0.1
-            row |= {name: json.loads(row[name]) for name in _JSON.get(table, ())}
-    except (sqlite3.DatabaseError, ValueError) as wrong:
-        raise _unreadable(path, wrong) from wrong
-    return found

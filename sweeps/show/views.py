@@ -13,8 +13,19 @@ from sweeps.show import trained
 from trainable import files
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
+from trainable.stored import read_table
 
 ENDS = tuple(state for state in STATES if state != "running")
+# Columns that the views need where no record is left, and what they hold.
+COLUMNS = {
+    "trials": {
+        **dict.fromkeys(("state", "reason", "family", "arch"), "text"),
+        **dict.fromkeys(("trial", "budget", "val_error", "val_loss", "parameters"), "number"),
+        **dict.fromkeys(("t", "seconds", "train_s", "eval_s", "epochs"), "number"),
+    },
+    "curves": dict.fromkeys(("trial", "rung", "partial", "budget", "val_error", "val_loss"), "number"),
+}
+LATER = {"refits": "Int64", "ms": "float64"}  # of trials, which old tables lack
 OF_LAST_RUNG = ("budget", "val_error", "val_loss", "train_loss", "parameters")
 
 
@@ -22,7 +33,10 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row a trial, with its last metrics and its configuration, and a row a rung. Where there is no record, as in
     results/records/, what `write_tables` made of it."""
     if not (folder / "record.db").exists():
-        trials, curves = (pd.read_parquet(folder / f"{name}.parquet") for name in ("trials", "curves"))
+        found = (read_table(folder / f"{name}.parquet", columns).to_pandas() for name, columns in COLUMNS.items())
+        trials, curves = found
+        absent = {name: pd.Series(pd.NA, trials.index, "Float64") for name in LATER if name not in trials}
+        trials = trials.assign(**absent).astype(LATER)
         return trials.assign(training=trained.training(trials)), curves
     trials, rungs = read(folder / "record.db")
     restarts = Counter(row["number"] for row in rows(folder / "record.db", "restarts"))
@@ -93,7 +107,7 @@ def write_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 def write_parquet(path: Path, table: pd.DataFrame):
     """Whole or absent."""
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+    table.to_parquet(buffer, index=False, write_page_checksum=True)
     files.write(path, buffer.getvalue())
 
 

@@ -8,15 +8,18 @@ import pytest
 
 from sweeps.search.keeper import Keeper
 from sweeps.search.record import Record, read, rows
+from trainable.config import TrialConfig
 from trainable.errors import BadInput, NoRoom
 
+CONFIG = TrialConfig().flat()
+METRICS = {"budget": 1.0, "val_loss": 0.25, "val_error": 0.1, "train_s": 0.0, "eval_s": 0.0}
 WRITER = """
 import sys, pathlib
 from sweeps.search.record import Record
 record = Record(pathlib.Path(sys.argv[1]))
 for number in range(10**6):
     record.trial_started(number, {"arch": "convnet"}, {}, {})
-    record.rung(number, 0, {"val_loss": 0.5}, {})
+    record.rung(number, 0, {"budget": 1.0, "val_loss": 0.5, "val_error": 0.1}, {})
     record.trial_ended(number, "complete", "")
     print(number, flush=True)
 """
@@ -40,15 +43,15 @@ def test_a_reader_does_not_disturb(tmp_path):
     """It goes on reading until the rung is written: a writer who had to wait for it would give up."""
     path = tmp_path / "record.db"
     record = Record(path)
-    record.trial_started(0, {"arch": "convnet"}, {"arch": "convnet"}, {})
+    record.trial_started(0, CONFIG, {"arch": "convnet"}, {})
     reader = sqlite3.connect(path)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM trials").fetchall()
-    record.rung(0, 0, {"val_loss": 0.25}, {"model.safetensors": "abc"})
+    record.rung(0, 0, {**METRICS, "val_loss": 0.25}, {"model.safetensors": "abc"})
     reader.close()
     trials, rungs = read(path)
-    assert trials[0]["config"] == {"arch": "convnet"}
-    assert (rungs[0]["metrics"], rungs[0]["files"]) == ({"val_loss": 0.25}, {"model.safetensors": "abc"})
+    assert trials[0]["config"] == CONFIG
+    assert (rungs[0]["metrics"], rungs[0]["files"]) == ({**METRICS, "val_loss": 0.25}, {"model.safetensors": "abc"})
 
 
 def test_a_record_from_before_there_were_finalists(tmp_path):
@@ -58,17 +61,17 @@ def test_a_record_from_before_there_were_finalists(tmp_path):
     record.close()
     assert read(path) == ([], [])
     record = Record(path)
-    record.trial_started(0, {}, {}, {})
-    record.trial_started(1, {}, {}, {}, 0)
+    record.trial_started(0, CONFIG, {}, {})
+    record.trial_started(1, CONFIG, {}, {}, 0)
     assert [trial["refits"] for trial in read(path)[0]] == [None, 0]
 
 
 def test_a_rung_is_written_once(tmp_path):
     record = Record(tmp_path / "record.db")
-    record.trial_started(0, {}, {}, {})
-    record.rung(0, 0, {}, {})
+    record.trial_started(0, CONFIG, {}, {})
+    record.rung(0, 0, METRICS, {})
     with pytest.raises(sqlite3.IntegrityError):
-        record.rung(0, 0, {}, {})
+        record.rung(0, 0, METRICS, {})
 
 
 def test_a_power_cut_forgets_nothing(tmp_path):
@@ -83,7 +86,7 @@ def test_time_never_goes_back(tmp_path, monkeypatch):
     for clock in (2e9, 1e9):
         record = Record(path)
         monkeypatch.setattr(time, "time", lambda clock=clock: clock)
-        record.trial_started(len(times), {}, {}, {})
+        record.trial_started(len(times), CONFIG, {}, {})
         monkeypatch.setattr(time, "time", lambda clock=clock: clock - 1e6)
         record.trial_ended(len(times), "complete", "")
         times += [row["t"] for row in read(path)[0][len(times) :]]
@@ -97,8 +100,8 @@ def test_time_never_goes_back(tmp_path, monkeypatch):
 def test_an_end_comes_with_its_rung(tmp_path):
     """In one transaction: no kill can leave a judged trial without its end."""
     record = Record(tmp_path / "record.db")
-    record.trial_started(0, {}, {}, {})
-    record.rung(0, 0, {"train_s": 2.0, "eval_s": 0.5}, {}, end=("stopped", "place 3 of 3"))
+    record.trial_started(0, CONFIG, {}, {})
+    record.rung(0, 0, {**METRICS, "train_s": 2.0, "eval_s": 0.5}, {}, end=("stopped", "place 3 of 3"))
     trials, rungs = read(tmp_path / "record.db")
     assert (trials[0]["state"], trials[0]["reason"], trials[0]["train_s"]) == ("stopped", "place 3 of 3", 2.0)
     assert len(rungs) == 1
@@ -106,15 +109,15 @@ def test_an_end_comes_with_its_rung(tmp_path):
 
 def test_a_rung_between_budgets_gives_way_when_its_trial_goes_on(tmp_path):
     record = Record(tmp_path / "record.db")
-    record.trial_started(0, {"a": 1}, {}, {})
-    record.rung(0, 0, {"val_loss": 0.5}, {})
-    record.rung(0, 1, {"val_loss": 0.4}, {}, partial=True, end=("interrupted", "the search ended"))
-    record.trial_restarted(0, "the sweep goes on", {"a": 2})
+    record.trial_started(0, {**CONFIG, "a": 1}, {}, {})
+    record.rung(0, 0, {**METRICS, "val_loss": 0.5}, {})
+    record.rung(0, 1, {**METRICS, "val_loss": 0.4}, {}, partial=True, end=("interrupted", "the search ended"))
+    record.trial_restarted(0, "the sweep goes on", {**CONFIG, "a": 2})
     trials, rungs = read(tmp_path / "record.db")
-    assert (trials[0]["state"], trials[0]["ended"], trials[0]["config"]) == ("running", None, {"a": 2})
+    assert (trials[0]["state"], trials[0]["ended"], trials[0]["config"]) == ("running", None, {**CONFIG, "a": 2})
     assert [r["rung"] for r in rungs] == [0]
-    record.rung(0, 1, {"val_loss": 0.3}, {"x": "1"})
-    record.rung(0, 0, {"val_loss": 9.9}, {"x": "2"}, again=True)
+    record.rung(0, 1, {**METRICS, "val_loss": 0.3}, {"x": "1"})
+    record.rung(0, 0, {**METRICS, "val_loss": 9.9}, {"x": "2"}, again=True)
     rungs = rows(tmp_path / "record.db", "rungs", "seq")
     assert [(r["rung"], r["metrics"]["val_loss"], r["files"]) for r in rungs] == [(0, 0.5, {"x": "2"}), (1, 0.3, {"x": "1"})]
     assert [r["reason"] for r in rows(tmp_path / "record.db", "restarts")] == ["the sweep goes on"]
@@ -128,7 +131,7 @@ def test_a_record_that_is_cut_short_is_refused(tmp_path, damage):
     path = tmp_path / "record.db"
     record = Record(path)
     for number in range(50):
-        record.trial_started(number, {"x": "y" * 500}, {}, {})
+        record.trial_started(number, {**CONFIG, "x": "y" * 500}, {}, {})
     record.close()
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(BadInput, match="cannot be read as a sweep's record"):
@@ -147,7 +150,7 @@ def test_a_full_disk_is_waited_for(tmp_path):
 
     record = Record(path, patience=patience)
     record._db.execute(f"PRAGMA max_page_count = {record._db.execute('PRAGMA page_count').fetchone()[0]}")
-    record.trial_started(0, {"x": "y" * 50_000}, {}, {})
+    record.trial_started(0, {**CONFIG, "x": "y" * 50_000}, {}, {})
     assert len(waited) == 3
     assert "full" in waited[0]
     assert [t["number"] for t in read(path)[0]] == [0]
@@ -160,9 +163,9 @@ def test_what_ends_the_wait_is_raised_and_nothing_is_half_written(tmp_path):
     record = Record(tmp_path / "record.db", patience=patience)
     record._db.execute(f"PRAGMA max_page_count = {record._db.execute('PRAGMA page_count').fetchone()[0]}")
     with pytest.raises(NoRoom, match="record.db cannot be written"):
-        record.trial_started(0, {"x": "y" * 50_000}, {}, {})
+        record.trial_started(0, {**CONFIG, "x": "y" * 50_000}, {}, {})
     record._db.execute("PRAGMA max_page_count = 100000")
-    record.trial_started(0, {}, {}, {})
+    record.trial_started(0, CONFIG, {}, {})
     assert len(read(tmp_path / "record.db")[0]) == 1
 
 

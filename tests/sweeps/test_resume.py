@@ -152,9 +152,9 @@ def test_a_sweep_is_named_or_pointed_at(results):
 def test_what_there_is_in_words(results):
     assert before(results / "s").words() == "24 trials have ended"
     record = Record(results / "s" / "record.db")
-    record.trial_started(24, {}, {}, {})
-    record.rung(24, 0, {"budget": 0.625, "val_loss": 1.0}, {})
-    record.trial_started(25, {}, {}, {})
+    record.trial_started(24, {"arch": "convnet"}, {}, {})
+    record.rung(24, 0, {"budget": 0.625, "val_loss": 1.0, "val_error": 0.1}, {})
+    record.trial_started(25, {"arch": "convnet"}, {}, {})
     record.close()
     assert before(results / "s").words() == "24 trials have ended; cut off were 24 (at 0.625 epochs), 25 (at 0 epochs)"
 
@@ -169,10 +169,10 @@ def test_a_network_from_between_two_rungs_does_not_stand_in_the_way_of_the_finis
     record = Record(tmp_path / "record.db", about={"arguments": {}, "data": {"fingerprint": "x"}})
     keeper = Keeper(str(tmp_path / "trials"), 12)
     for number, loss in enumerate((0.2, 0.3)):
-        record.trial_started(number, {}, {}, {})
+        record.trial_started(number, {"arch": "convnet"}, {}, {})
         digests = keeper.keep(number, loss, {"model": f"weights {number}".encode()})
         end = ("interrupted", "the search ended") if number == 0 else ("complete", "")
-        record.rung(number, 1, {"budget": 3.0, "val_loss": loss}, digests, partial=number == 0, end=end)
+        record.rung(number, 1, {"budget": 3.0, "val_loss": loss, "val_error": 0.1}, digests, partial=number == 0, end=end)
     assert before(tmp_path).losses() == {1: 0.3}
     assert not keeper.wants(0, 0.21), "while it is trained without a break the better one stays"
     assert Keeper(str(tmp_path / "trials"), 12, before(tmp_path).losses()).wants(0, 0.21)
@@ -268,7 +268,7 @@ def test_explain_does_not_compare_finalists_with_trials(results, command):
     record = Record(results / "s" / "record.db")
     of = read(record.path)[0][3]
     record.trial_started(24, {**of["config"], "folds": 5, "fold": 1}, {}, {}, 3)
-    record.rung(24, 0, {"budget": 4.0, "val_loss": -9.0}, {}, end=("complete", ""))
+    record.rung(24, 0, {"budget": 4.0, "val_loss": -9.0, "val_error": 0.1}, {}, end=("complete", ""))
     record.close()
     said = command(explain.main, str(results / "s"), 24)[1]
     assert "It trains trial 3 again, a finalist, on fold 2 of 5." in said

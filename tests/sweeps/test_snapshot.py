@@ -18,8 +18,8 @@ def test_a_record_that_is_written_to(tmp_path):
     def write():
         record, number = Record(results / "s" / "record.db"), 0
         while not over.is_set():
-            record.trial_started(number, {"arch": "convnet" * 500}, {}, {})
-            record.rung(number, 0, {"val_loss": 1.0}, {}, end=("complete", ""))
+            record.trial_started(number, {"arch": "convnet", "x": "y" * 3500}, {}, {})
+            record.rung(number, 0, {"budget": 1.0, "val_loss": 1.0, "val_error": 0.1}, {}, end=("complete", ""))
             number += 1
             written.set()
         record.close()
