@@ -12,6 +12,7 @@ from functools import partial
 
 from sweeps import BEGAN, submit
 from sweeps.arguments import parse
+from sweeps.choose import kept
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
 from sweeps.choose.package import package
@@ -34,7 +35,7 @@ WRITTEN = {
     "submission.csv": "the predictions",
     "trials/": "the networks worth keeping, with their probabilities",
 }
-DONE = ("ensemble.json", "submission.csv", "curves.png")
+DONE = ("ensemble.json", "submission.csv", "curves.png", kept.FILE)
 
 
 def main(called: float | None = None) -> int:

@@ -4,7 +4,6 @@ python sweeps/distil.py SWEEP
 python sweeps/distil.py SWEEP --trial 12 --epochs 60
 """
 
-import json
 import sys
 import time
 from argparse import Namespace
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from sweeps import stored
 from sweeps.choose.combine import combined
 from sweeps.choose.cost import measure
 from sweeps.choose.members import Member, Network, out_of_fold, restore
@@ -88,10 +88,9 @@ def parse() -> Namespace:
 
 def ensemble_of(folder: Path, data) -> tuple[dict, list[Member]]:
     """What ensemble.json says, and its members in that order; raises BadInput where they are no finalists."""
-    try:
-        about = json.loads((folder / FILE).read_text())
-    except (OSError, ValueError) as wrong:
-        raise BadInput(f"{folder.name} has no {FILE} that can be read; combine it: sweeps/ensemble.py {folder.name}") from wrong
+    if not (folder / FILE).exists():
+        raise BadInput(f"{folder.name} has no {FILE} that can be read; combine it: sweeps/ensemble.py {folder.name}")
+    about = stored.ensemble(folder)
     there = {_which(vars(member)): member for member in out_of_fold(folder, data)}
     if about["judged_on"]["split"] == "val" and not (there and data.val_given):
         raise BadInput(f"{folder.name} has no finalists, whose folds a pupil is judged on; take a sweep that has")

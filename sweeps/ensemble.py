@@ -4,12 +4,12 @@ python sweeps/ensemble.py 2026-11-22-101500-digits-sample --ensemble weights
 python sweeps/ensemble.py MONDAY TUESDAY --max-latency 2
 """
 
-import json
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
+from sweeps import stored
 from sweeps.choose import kept
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import SUBMISSION, combine
@@ -63,6 +63,8 @@ def data_of(folders: list[Path]) -> Dataset:
     asked = [_asked(folder) for folder in folders]
     dataset, image_size, about = asked[0]
     data = None
+    if dataset is None:
+        raise BadInput(f"{folders[0]} does not say which dataset it was about; restore it from a copy")
     for folder, (*_, other) in zip(folders, asked, strict=True):
         names = f"{folder.name} and {folders[0].name}"
         if other["fingerprint"] != about["fingerprint"]:
@@ -81,12 +83,10 @@ def _asked(folder: Path) -> tuple[str, int | None, dict]:
     if (folder / "record.db").exists() or not (folder / kept.FILE).exists():
         earlier = before(folder)
         return earlier.arguments["dataset"], earlier.arguments["image_size"], earlier.data
-    try:
-        about = json.loads((folder / "sweep.json").read_text())
-        about["data"]["fingerprint"]
-        return about["arguments"]["dataset"], about["arguments"]["image_size"], about["data"]
-    except (OSError, ValueError, KeyError, TypeError) as wrong:
-        raise BadInput(f"{folder} has {kept.FILE} and no sweep.json that says of which data; copy that too") from wrong
+    if not (folder / stored.SWEEP).exists():
+        raise BadInput(f"{folder} has {kept.FILE} and no sweep.json that says of which data; copy that too")
+    about = stored.sweep(folder)
+    return about["arguments"]["dataset"], about["arguments"]["image_size"], about["data"]
 
 
 def _unused(folder: Path) -> Path:

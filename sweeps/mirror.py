@@ -4,10 +4,10 @@ python sweeps/mirror.py SWEEP
 python sweeps/mirror.py SWEEP --mlflow https://mlflow.example.org      # MLFLOW_TRACKING_USERNAME, _PASSWORD or _TOKEN
 """
 
-import json
 import sys
 from pathlib import Path
 
+from sweeps import stored
 from sweeps.choose.package import package
 from sweeps.compete.ledger import Ledger
 from sweeps.flags import ROOT, results_folder, sweep_folder
@@ -45,8 +45,8 @@ def mirror(folder: Path, uri: str | None, with_model: bool) -> int:
     )
     metrics, model = {}, None
     if (folder / "ensemble.json").exists():
-        ensemble = json.loads((folder / "ensemble.json").read_text())
-        ended = json.loads((folder / "sweep.json").read_text()).get("ended", {})
+        ensemble = stored.ensemble(folder)
+        ended = stored.sweep(folder).get("ended", {}) if (folder / stored.SWEEP).exists() else {}
         metrics = logged.metrics(ensemble, ended.get("trials", 0), ended.get("cores_busy", 0.0))
         scores = [e.score for e in Ledger(folder.parent).entries() if e.sweep == folder.name and e.state == "scored"]
         metrics |= {"kaggle_score": scores[-1]} if scores else {}

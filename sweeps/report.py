@@ -5,13 +5,13 @@ python sweeps/report.py SWEEP --view families          prints a table
 python sweeps/report.py SWEEP OTHER                    sweeps side by side
 """
 
-import json
 import sys
 from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
 
+from sweeps import stored
 from sweeps.choose.mistakes import Mistakes, mistakes
 from sweeps.compete.ledger import Entry, Ledger, calibrated, table
 from sweeps.flags import ROOT, existing_sweep, results_folder
@@ -22,6 +22,7 @@ from trainable import files
 from trainable.datasets import Dataset, load
 from trainable.datasets.container import as_recorded
 from trainable.errors import BadInput, Parser, as_path, listed, run
+from trainable.stored import Damaged
 
 HOLDS = ("record.db", "trials.parquet")
 
@@ -46,7 +47,9 @@ def write_report(folder: Path, to: Path | None = None, data: Dataset | None = No
     if (folder / "ensemble.json").exists():
         try:
             wrong, missing = _mistakes(folder, data), ""
-        except (BadInput, OSError, KeyError, ValueError) as why:
+        except Damaged:
+            raise
+        except BadInput as why:
             missing = str(why).replace(f"{ROOT}/", "")  # the page may go to others, whom this machine's folders say nothing
     entries = _sent(folder)
     sent, honest = table(entries).to_dict("records"), calibrated(entries) if entries else ""
@@ -54,9 +57,11 @@ def write_report(folder: Path, to: Path | None = None, data: Dataset | None = No
 
 
 def _mistakes(folder: Path, data: Dataset | None) -> Mistakes:
-    about = json.loads((folder / "sweep.json").read_text())
+    if not (folder / stored.SWEEP).exists():
+        raise BadInput(f"there is no {stored.SWEEP} that says of which images")
+    about = stored.sweep(folder)
     arguments = about["arguments"]
-    data = data or load(arguments["dataset"], image_size=arguments.get("image_size"))
+    data = data or load(arguments["dataset"], image_size=arguments["image_size"])
     if data.fingerprint != about["data"]["fingerprint"]:
         raise BadInput("its images have changed since")
     return mistakes(folder, as_recorded(data, about["data"]))

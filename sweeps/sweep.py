@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import warm_start
+from sweeps import stored, warm_start
 from sweeps.flags import ROOT
 from sweeps.lock import Lock
 from sweeps.resume import Before, as_before, before
@@ -148,11 +148,12 @@ class Sweep:
         self.trials, self.curves = views.write_tables(self.folder)
 
     def write_about(self):
-        files.write_json(self.folder / "sweep.json", self.about)
+        stored.write_sealed(self.folder / stored.SWEEP, self.about)
 
     def phase_done(self, name: str, written: Iterable[str]):
         """What comes after the search is done, and left these files."""
-        self.record.phase_done(name, {file: files.digest(self.folder / file) for file in written})
+        there = {file: self.folder / file for file in written}
+        self.record.phase_done(name, {file: files.digest(path) for file, path in there.items() if path.is_file()})
 
     def _wait_for_room(self, wrong: str):
         """For a record that cannot be written: say so once, and wait; raises NoRoom when the search is ended meanwhile."""

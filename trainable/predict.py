@@ -8,7 +8,7 @@ python trainable/predict.py networks/mine --images PATH
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +108,9 @@ def write(out: Path, data: Dataset, split: Split, probs: np.ndarray):
         raise BadInput(f"--out {out}: {wrong.strerror}; name a file that can be written") from wrong
 
 
-def read(path: Path | str) -> Network:
-    network, config, problem = saved.load(path)
+def read(path: Path | str, digests: Mapping[str, str] | None = None, named_in: str = "") -> Network:
+    """A saved network, whose files have these digests where `named_in` names them; raises BadInput."""
+    network, config, problem = saved.load(path, digests, named_in)
     return Network(Path(path), network, config, problem)
 
 

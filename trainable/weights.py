@@ -1,6 +1,5 @@
 """Starting from weights that have been trained: torchvision's, or a network saved here."""
 
-import json
 import math
 import os
 import re
@@ -13,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from trainable import reading
+from trainable import stored
+from trainable.config import TrialConfig
 from trainable.errors import BadInput
-from trainable.saved import CONFIG, WEIGHTS, missing
+from trainable.saved import CONFIG, MEND, WEIGHTS, described, missing
 
 # Names in torchvision's files that its modules have given up since.
 OLD_NAMES = (
@@ -78,28 +78,30 @@ def published(arch: str) -> dict[str, Tensor]:
 
 def folder(path: Path, arch: str) -> tuple[dict[str, Tensor], tuple[str, ...], tuple[str, ...]]:
     """The tensors of a saved network, the datasets they have seen, and the classes it knows."""
-    try:
-        about = json.loads(reading.read(path / CONFIG, most=reading.SETTINGS))
-        other = about["config"]["arch"]
-        problem = about["problem"]
-        seen = tuple(map(str, problem.get("seen") or [problem["dataset"]]))
-        classes = tuple(problem["classes"])
-    except OSError as wrong:
-        raise missing(path, wrong) from wrong
-    except (ValueError, KeyError, TypeError, AttributeError) as wrong:
-        raise BadInput(f"{path / CONFIG} is not a saved network's: {wrong!r}") from wrong
+    if not (path / CONFIG).exists():
+        raise missing(path, CONFIG)
+    about, problem = described(stored.content(path / CONFIG, mend=MEND), path / CONFIG)
+    other = about["config"].get("arch", TrialConfig.arch)
     if other != arch:
         raise BadInput(f"the network in {path} is a {other}, not a {arch}")
-    return read(path / WEIGHTS), seen, classes
+    return read(path / WEIGHTS, about["files"].get(WEIGHTS)), problem.seen, problem.classes
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, digest: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file; raises BadInput where it is damaged, or has another digest."""
+    if not path.exists():
+        raise BadInput(f"no weights at {path}: there is no such file")
+    content = stored.content(path, mend=MEND, times=2)
+    if digest:
+        stored.verify(content, digest, path, CONFIG, MEND)
     try:
-        return safetensors.torch.load(reading.read(path, times=2))
-    except OSError as wrong:
-        raise BadInput(f"no weights at {path}: {wrong.strerror}") from wrong
+        tensors = safetensors.torch.load(content)
     except safetensors.SafetensorError as wrong:
         raise BadInput(f"{path} is damaged or no safetensors file: {str(wrong).splitlines()[0]}") from wrong
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise BadInput(f"{path} is damaged: {name} has a value that is no finite number; {MEND}")
+    return tensors
 
 
 def of_body(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """From the networks of a finished search to ensemble.json and submission.csv."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sweeps import stored
 from sweeps.choose import kept
 from sweeps.choose.cascade import cascade
 from sweeps.choose.combine import Judged, by_size, choose, combined
@@ -20,6 +20,7 @@ from trainable import files, scores
 from trainable.datasets.container import Dataset, judging
 from trainable.errors import BadInput
 from trainable.ray_trial import in_view
+from trainable.stored import Damaged
 from trainable.submission import write_submission
 
 SIZES = 8  # members of the largest ensemble in the table of sizes
@@ -45,7 +46,8 @@ def combine(
     where it has neither, there is none, and `warn` hears so.
 
     Args:
-        places: the cpus, gpus and device of a trial.
+        places: the cpus, gpus and device of a trial, in a sweep at work: there a network that was damaged is left
+            out and `warn` hears of it. None: it is refused.
         max_latency: milliseconds an image that the ensemble may take, in batches of 128.
 
     Returns what `ensemble.json` holds, or None if no trial left a network.
@@ -54,7 +56,7 @@ def combine(
         BadInput: no network is as fast as `max_latency`.
     """
     to = to or folders[0]
-    members, labels, split = candidates(folders, data)
+    members, labels, split = candidates(folders, data, warn if places else None)
     if not members:
         return None
     times = timed(members, places, warn)
@@ -105,24 +107,42 @@ def combine(
         "cascade": _cascade(members, out_of, labels, one, chosen, to) if len(chosen) > 1 else None,
         "submission": predicted,
     }
+    about["networks"] = _digests([*(n for i in chosen for n in networks[i]), *(m.answering[0] for m in members)], about, to)
     if finalists:
         kept.write(to, finalists, splits, one, split)
     if predicted:
         write_submission(to / SUBMISSION, data, splits[predicted], answers[predicted])
     else:
         warn(f"No {SUBMISSION}: {data.name} has no images to predict, neither unlabelled nor test.")
-    files.write_json(to / "ensemble.json", about)
+    stored.write_sealed(to / stored.ENSEMBLE, about, (kept.FILE, SUBMISSION))
     return about
 
 
-def candidates(folders: Sequence[Path], data: Dataset) -> tuple[list[Member], np.ndarray, str]:
-    """The members to choose from, lowest cross-entropy first; the labels of the images that judge them, and their name."""
+def _digests(networks: Sequence[Network], about: dict, to: Path) -> dict[str, dict[str, str]]:
+    """The digests of the files of the networks that `about` names, by the path that it names them by."""
+    asked = {name for member in about["members"] for name in member["networks"]}
+    asked |= {about["cascade"]["network"]} if about["cascade"] else set()
+    found = {os.path.relpath(network.folder, to): network.named for network in networks}
+    return {name: found[name] for name in sorted(asked)}
+
+
+def candidates(
+    folders: Sequence[Path], data: Dataset, leave_out: Callable[[str], object] | None = None
+) -> tuple[list[Member], np.ndarray, str]:
+    """The members to choose from, lowest cross-entropy first; the labels of the images that judge them, and their name.
+    `leave_out` as in `members.find`."""
     whole = [(folder / "record.db").exists() for folder in folders]
-    found = [out_of_fold(folder, data) if there else kept.read(folder) for folder, there in zip(folders, whole, strict=True)]
+    found = [
+        out_of_fold(folder, data, leave_out) if there else kept.read(folder, data)
+        for folder, there in zip(folders, whole, strict=True)
+    ]
     labels, split = judging(data).labels, kept.GIVEN if data.val_given else kept.JUDGED
     if not any(found):
         labels, split = data.val.labels, "val"
-        found = [find(folder) for folder, there in zip(folders, whole, strict=True) if there]
+        found = [find(folder, leave_out) for folder, there in zip(folders, whole, strict=True) if there]
+    for folder, own in zip(folders, found, strict=False):
+        if any(len(member.val) != len(labels) for member in own):
+            raise Damaged(f"{folder}: what its networks said is not about the {len(labels):,} images {split}; copy it again")
     members = {}  # each once, were a sweep and a copy of it named
     for sweep, own in enumerate(found, start=1):
         for member in own:
@@ -144,10 +164,7 @@ def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[st
             by_folder.setdefault(network.folder.parent, []).append(network)
     for where, networks in by_folder.items():
         path = where.parent / TIMES
-        try:
-            known = json.loads(path.read_text())
-        except (OSError, ValueError):
-            known = {}
+        known = stored.times(path)
         key = {n.number: f"{n.number}-{n.digest[:16]}" for n in networks}
         new = [n for n in networks if key[n.number] not in known]
         known |= {key[n.number]: measured for n, measured in zip(new, latencies(new, places, warn, TIMING), strict=True)}

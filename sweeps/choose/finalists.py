@@ -105,7 +105,7 @@ def make_plan(
     nothing = Plan((), cuts[0], epochs[0], 0.0)
     if count == 0:
         return replace(nothing, why="none were asked for")
-    taken = pick(find(folder), data.val.labels, count or (FEW if seconds is None else MOST))
+    taken = pick(find(folder, _unheard), data.val.labels, count or (FEW if seconds is None else MOST))
     if not taken:
         return replace(nothing, why="no trial left a network")
     trials, rungs = read(folder / "record.db")
@@ -153,6 +153,10 @@ def make_plan(
     least = min((plan([i], *option) for i in range(len(taken)) for option in options), key=lambda plan: plan.seconds)
     why = f"one alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
+
+
+def _unheard(said: str):
+    """Of a network that is left out: whoever combines the networks in the end says so."""
 
 
 def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
@@ -224,7 +228,7 @@ def teachers(plan: Plan, folder: Path, data: Dataset) -> dict[int, np.ndarray]:
     where a finalist is not trained on every fold.
     """
     wanted = {finalist.trial for finalist in plan.finalists}
-    members = [m for m in out_of_fold(folder, data) if m.trial in wanted and not m.view and not m.unlabelled]
+    members = [m for m in out_of_fold(folder, data, _unheard) if m.trial in wanted and not m.view and not m.unlabelled]
     if {member.trial for member in members} < wanted:
         return {}
     said = lambda fold: [member.networks[fold].probs["unlabelled"] for member in members]  # noqa: E731

@@ -14,20 +14,33 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sweeps import stored
 from sweeps.choose.members import Member, Network
 from trainable import files
-from trainable.datasets.tables import parquet
-from trainable.errors import BadInput
+from trainable.datasets.container import Dataset
 from trainable.ray_trial import in_view
+from trainable.record_file import METRICS
+from trainable.stored import DURATION, TEXT, YES_OR_NO, Damaged, Many, from_json, number, read_table, whole
 
 FILE = "predictions.parquet"
 JUDGED = "out of fold"  # the split that judges finalists
 GIVEN, OF_ONE = "val", "val of one"  # where the user gave it
 FIELDS = ("trial", "arch", "metrics", "unlabelled", "view", "seed")  # of a member, kept as they are
 LEAST = 1e-7  # a probability counts as at least so much
+AGAIN = "copy it again"
+ABOUT = {
+    **dict.fromkeys(("trial", "view", "seed", "number"), whole()),
+    **dict.fromkeys(("arch", "digest"), TEXT),
+    "metrics": METRICS,
+    "unlabelled": YES_OR_NO,
+    "temperature": number(above=0),
+    "ms": DURATION,
+    "networks": whole(1, 100_000),
+}
 
 
 @dataclass(frozen=True)
@@ -57,29 +70,34 @@ def write(folder: Path, members: Sequence[Member], splits: Iterable[str], ms: Se
     table = pa.concat_tables(tables).unify_dictionaries()
     buffer = io.BytesIO()
     metadata = {**(table.schema.metadata or {}), b"members": json.dumps(about).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), buffer, compression="zstd", compression_level=9)
+    table = table.replace_schema_metadata(metadata)
+    pq.write_table(table, buffer, compression="zstd", compression_level=9, write_page_checksum=True)
     files.write(folder / FILE, buffer.getvalue())
 
 
-def read(folder: Path) -> list[Member]:
+def read(folder: Path, data: Dataset) -> list[Member]:
     """The members that `write` was given; their networks are not there, only what they said.
 
+    Args:
+        data: that the members predicted.
+
     Raises:
-        BadInput: the file cannot be read.
+        BadInput: the file is not as it was written, or not about these data.
     """
-    try:
-        table = parquet(folder / FILE)
-        table_about = json.loads(table.schema.metadata[b"members"])
-        frame = table.to_pandas()
-    except BadInput:
-        raise
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as wrong:
-        raise BadInput(f"{folder / FILE} cannot be read ({type(wrong).__name__}); copy it again") from wrong
-    logs = [name for name in frame if name.startswith("logp_")]
+    path = folder / FILE
+    named = stored.ensemble(folder)["files"] if (folder / stored.ENSEMBLE).exists() else {}
+    logs = [f"logp_{c}" for c in range(len(data.classes))]
+    columns = {"member": "number", "split": "text", "image": "number", **dict.fromkeys(logs, "number")}
+    table = read_table(path, columns, named.get(FILE, ""), stored.ENSEMBLE, AGAIN)
+    table_about = from_json((table.schema.metadata or {}).get(b"members", b""), Many(ABOUT, 1), f"{path}: members", AGAIN)
+    frame = table.to_pandas()
+    rows = {name: len(getattr(data, name)) for name in ("test", "unlabelled")}
     out = []
     for i, about in enumerate(table_about):
         mine = frame[frame["member"] == i].groupby("split", observed=True)
-        said = {split: _probs(rows[logs].to_numpy(np.float32)) for split, rows in mine}
+        said = {split: _probs(part, rows.get(split, len(part)), logs, path) for split, part in mine}
+        if not {JUDGED, GIVEN} & said.keys():
+            raise Damaged(f"{path}: member {i} says nothing of the images that judge it; {AGAIN}")
         val = said.pop(JUDGED if JUDGED in said else GIVEN)
         one = said.pop(OF_ONE, None)
         probs = {in_view(split, about["view"]): values for split, values in said.items()}
@@ -91,7 +109,10 @@ def read(folder: Path) -> list[Member]:
     return out
 
 
-def _probs(logs: np.ndarray) -> np.ndarray:
-    """Rows sum to 1 again."""
-    probs = np.exp(logs)
+def _probs(part: pd.DataFrame, rows: int, logs: list[str], path: Path) -> np.ndarray:
+    """A member's probabilities of a split; their rows sum to 1 again."""
+    values = part[logs].to_numpy(np.float32)
+    if len(part) != rows or not np.array_equal(part["image"], np.arange(rows)) or not np.isfinite(values).all():
+        raise Damaged(f"{path} is not about the {rows:,} images of {part['split'].iloc[0]}, or damaged; {AGAIN}")
+    probs = np.exp(values)
     return probs / probs.sum(axis=1, keepdims=True)

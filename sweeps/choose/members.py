@@ -1,6 +1,8 @@
 """The networks that trials left behind, as members of an ensemble: find them, and let them predict, all places at once."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -11,15 +13,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from sweeps import stored
 from sweeps.search.record import read
 from trainable import engine, files, saved, scores
 from trainable.datasets.container import Dataset, Split, folds_of, in_folds, judging
 from trainable.fit import predict
 from trainable.ray_trial import PROBS, in_view
+from trainable.stored import Damaged
 
 LAST = 50  # folds, of which a last fit leaves out the first: the fiftieth part of the labels calibrates it
 SEED = 1_000_003  # between the seeds of one finalist; those of trials are a few apart
 PREDICTIONS = "predictions.safetensors"  # beside what the trial handed over, whose digests the record has
+RETRAIN = "train it again: arch_sweep.py --resume {sweep}, or remove {folder} to go without it"
 
 
 @dataclass(frozen=True)
@@ -31,10 +36,18 @@ class Network:
     folder: Path
     temperature: float
     digest: str  # of its weights
+    config_digest: str = field(default="", kw_only=True)  # "" where it is not known
+
+    @property
+    def named(self) -> dict[str, str]:
+        """The digests of its files, by name."""
+        config = {saved.CONFIG: self.config_digest} if self.config_digest else {}
+        return {**config, saved.WEIGHTS: self.digest}
 
     @property
     def saved_files(self) -> dict[str, bytes]:
-        return {name: (self.folder / name).read_bytes() for name in (saved.CONFIG, saved.WEIGHTS)}
+        """Its files; raises BadInput where one is gone or damaged."""
+        return saved.contents(self.folder, self.named, "record.db")
 
     @cached_property
     def probs(self) -> dict[str, np.ndarray]:
@@ -44,15 +57,28 @@ class Network:
     def _asked_later(self) -> dict[str, np.ndarray]:
         try:
             with safe_open(self.folder / PREDICTIONS, "np") as file:
-                names = file.keys() if file.metadata() == {"weights": self.digest} else ()
-                return {name: file.get_tensor(name) for name in names}
+                about = file.metadata() or {}
+                names = file.keys() if about.get("weights") == self.digest else ()
+                probs = {name: file.get_tensor(name) for name in names}
+            # Before they had a digest of their own, they had that of the weights only.
+            return probs if about.get("sha256", _digest(probs)) == _digest(probs) else {}
         except (OSError, SafetensorError):
             return {}  # there is none, or none that is whole
 
     def keep(self, probs: dict[str, np.ndarray]):
         """What it says of more splits."""
-        files.write(self.folder / PREDICTIONS, safetensors.numpy.save(probs, {"weights": self.digest}))
+        about = {"weights": self.digest, "sha256": _digest(probs)}
+        files.write(self.folder / PREDICTIONS, safetensors.numpy.save(probs, about))
         self.probs.update(probs)
+
+
+def _digest(probs: dict[str, np.ndarray]) -> str:
+    """The SHA-256 of some arrays and their names."""
+    out = hashlib.sha256()
+    for name, values in sorted(probs.items()):
+        out.update(repr((name, values.shape, str(values.dtype))).encode())
+        out.update(np.ascontiguousarray(values))
+    return out.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -100,25 +126,32 @@ class Member:
         return network.probs[in_view(split, self.view)]
 
 
-def find(folder: Path) -> list[Member]:
-    """The networks of a search, judged on val, lowest cross-entropy first; a file that is not as recorded is left out."""
+def find(folder: Path, leave_out: Callable[[str], object] | None = None) -> list[Member]:
+    """The networks of a search that are there, judged on val, lowest cross-entropy first.
+
+    Args:
+        leave_out: hears in one line of each damaged network, which is left out; None: it is refused.
+
+    Raises:
+        BadInput: a file is not as it was recorded.
+    """
     trials, rungs = _there(folder)
     last = {row["number"]: row["rung"] for row in read(folder / "record.db")[1]}
     members = []
     for number, trial in trials.items():
         rung, config = rungs.get(number), trial["config"]
-        if trial["refits"] is None and (network := _network(folder, trial, rung)):
+        if trial["refits"] is None and (network := _network(folder, trial, rung, leave_out)):
             full = trial["state"] == "complete" and rung["rung"] == last[number]  # and not at an earlier rung, its best
             about = {"epochs": config["epochs"], "full": full}
             members.append(Member(number, config["arch"], rung["metrics"], (network,), network.probs["val"], **about))
     return sorted(members, key=lambda member: member.metrics["val_loss"])
 
 
-def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
+def out_of_fold(folder: Path, data: Dataset, leave_out: Callable[[str], object] | None = None) -> list[Member]:
     """The finalists of which every fold's network is trained, lowest cross-entropy first.
 
     They are judged by the images of `judging`: on a val that the user gave by all the networks that answer for
-    the finalist, for none of them has seen it; else out of fold.
+    the finalist, for none of them has seen it; else out of fold. `leave_out` as in `find`.
     """
     trials, rungs = _there(folder)
     labels = judging(data).labels
@@ -129,7 +162,7 @@ def out_of_fold(folder: Path, data: Dataset) -> list[Member]:
         if (
             trial["refits"] is not None
             and trial["state"] == "complete"
-            and (network := _network(folder, trial, rungs.get(number)))
+            and (network := _network(folder, trial, rungs.get(number), leave_out))
         ):
             key = trial["refits"], config["folds"], config["epochs"], config["seed"], config.get("unlabelled", 0)
             by_finalist.setdefault(key, {})[config["fold"]] = network
@@ -164,14 +197,24 @@ def _there(folder: Path) -> tuple[dict[int, dict], dict[int, dict]]:
     return {trial["number"]: trial for trial in trials}, {rung["number"]: rung for rung in rungs if rung["files"]}
 
 
-def _network(folder: Path, trial: dict, rung: dict | None) -> Network | None:
-    """What was handed over at a rung, if it lies there as it was recorded."""
+def _network(folder: Path, trial: dict, rung: dict | None, leave_out: Callable[[str], object] | None) -> Network | None:
+    """The network that was handed over at a rung, if it is there; raises Damaged unless it is as it was recorded."""
     if rung is None:
         return None
-    where = folder / "trials" / str(rung["number"])
-    if not all(files.is_whole(where / name, digest) for name, digest in rung["files"].items()):
+    number, named = rung["number"], rung["files"]
+    where = folder / "trials" / str(number)
+    mend = RETRAIN.format(sweep=folder.name, folder=f"trials/{number}")
+    try:
+        if not stored.verify_files(where, named, "record.db", mend):
+            return None
+    except Damaged as wrong:
+        if leave_out is None:
+            raise
+        leave_out(f"{wrong}. It is left out.")
         return None
-    return Network(rung["number"], trial["config"]["arch"], where, rung["metrics"]["temperature"], rung["files"][saved.WEIGHTS])
+    arch, temperature = trial["config"]["arch"], rung["metrics"]["temperature"]
+    digests = named[saved.WEIGHTS], named.get(saved.CONFIG, "")
+    return Network(number, arch, where, temperature, digests[0], config_digest=digests[1])
 
 
 def predict_all(networks: list[Network], splits: dict[str, Split], places) -> list[dict[str, np.ndarray]]:

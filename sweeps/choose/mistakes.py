@@ -1,12 +1,12 @@
 """What the ensemble gets wrong: which images, taken for what, and whether its members err on the same."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from sweeps import stored
 from sweeps.choose.combine import combined
 from sweeps.choose.ensemble import candidates
 from sweeps.choose.members import Member
@@ -51,7 +51,7 @@ class Mistakes:
 
 def mistakes(folder: Path, data: Dataset) -> Mistakes:
     """Raises BadInput where the members that ensemble.json names are not there any more."""
-    about = json.loads((folder / "ensemble.json").read_text())
+    about = stored.ensemble(folder)
     members, labels, _ = candidates([folder], data)
     if len(labels) != about["judged_on"]["images"]:
         raise BadInput("the predictions of its members are not there")

@@ -1,18 +1,20 @@
 """A sweep's ensemble, ready to predict images: `ensemble.json`, and the networks that it names."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from sweeps import stored
 from sweeps.choose.cascade import passed_on
 from sweeps.choose.combine import combined
+from trainable.augment import can_view
 from trainable.datasets.container import Split
 from trainable.errors import BadInput
 from trainable.predict import Network, answer, read
+from trainable.stored import Damaged
 
-FILE = "ensemble.json"
+FILE = stored.ENSEMBLE
 
 
 class Model:
@@ -23,24 +25,23 @@ class Model:
         device: cpu, cuda or cuda:1; None: the first GPU, else the CPU.
 
     Raises:
-        BadInput: there is none, or a network of it is gone.
+        BadInput: there is none, it is damaged, or a network of it is gone or damaged.
     """
 
     def __init__(self, folder: Path, device: str | None = None):
-        try:
-            about = json.loads((folder / FILE).read_text())
-        except (OSError, ValueError) as wrong:
+        if not (folder / FILE).exists():
             mend = (
                 "combine it: sweeps/ensemble.py"
                 if (folder / "record.db").exists()
                 else "name a sweep that has ended, or a folder with one"
             )
-            raise BadInput(f"{folder} holds no {FILE} that can be read; {mend}") from wrong
+            raise BadInput(f"{folder} holds no {FILE} that can be read; {mend}")
+        about = stored.ensemble(folder)
         loaded: dict[str, Network] = {}
 
         def network(path: str) -> Network:
             if path not in loaded:
-                loaded[path] = read(folder / path)
+                loaded[path] = read(folder / path, about["networks"].get(path), FILE)
             return loaded[path]
 
         self.device, self.method, self.temperature = device, about["method"], about["temperature"]
@@ -50,6 +51,18 @@ class Model:
         self.first = network(cascade["network"]) if cascade else None
         self.threshold = cascade["threshold"] if cascade else 0.0
         self.networks = list(loaded.values())
+        first = self.networks[0].problem
+        for other in self.networks:
+            if (other.problem.classes, other.problem.in_shape) != (first.classes, first.in_shape):
+                raise Damaged(
+                    f"{folder / FILE} names {other.folder}, which knows other classes or another shape of image "
+                    f"than {self.networks[0].folder}; {stored.COMBINE}"
+                )
+        for view, every in self.members:
+            if view and not all(can_view(one.config.augment) for one in every):
+                raise Damaged(
+                    f"{folder / FILE}: view is {view}, and {every[0].folder} was trained without a warp; {stored.COMBINE}"
+                )
 
     def __call__(self, split: Split, tell: Callable[[int], object] = lambda n: None, networks: int | None = None) -> np.ndarray:
         """Probabilities, float64 [n, classes]; `tell` hears how many images each network has done.

@@ -2,10 +2,8 @@
 
 import base64
 import io
-import json
 import logging
 import os
-import shutil
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sweeps import stored
 from sweeps.choose.model import FILE
-from trainable import saved
+from trainable import files, saved
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDS = ("mlflow", "numpy", "pandas", "pillow", "safetensors", "torch", "torchvision", "tqdm", "rich")
@@ -29,7 +28,7 @@ def package(folder: Path, to: Path):
     from mlflow.types import ColSpec, Schema
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)
-    about = json.loads((folder / FILE).read_text())
+    about = stored.ensemble(folder)
     cascade = about["cascade"]
     with tempfile.TemporaryDirectory() as temporary:
         where = Path(temporary) / "ensemble"
@@ -39,14 +38,16 @@ def package(folder: Path, to: Path):
             """Where a network lies in the package; those of other sweeps lie elsewhere on the disk."""
             if network not in new:
                 new[network] = f"networks/{len(new)}"
-                for name in (saved.CONFIG, saved.WEIGHTS):
-                    (where / new[network]).mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(folder / network / name, where / new[network] / name)
+                contents = saved.contents(folder / network, about["networks"].get(network), FILE)
+                for name, content in contents.items():
+                    files.write(where / new[network] / name, content)
             return new[network]
 
         members = [{**member, "networks": [take(n) for n in member["networks"]]} for member in about["members"]]
         cascade = cascade and {**cascade, "network": take(cascade["network"])}
-        (where / FILE).write_text(json.dumps({**about, "members": members, "cascade": cascade}))
+        digests = {new[network]: named for network, named in about["networks"].items() if network in new}
+        packed = {**about, "members": members, "cascade": cascade, "networks": digests, "files": {}}
+        stored.write_sealed(where / FILE, packed)
         mlflow.pyfunc.save_model(
             to,
             python_model=str(Path(__file__).with_name("served.py")),
@@ -62,7 +63,8 @@ def package(folder: Path, to: Path):
 
 def _example(network: Path) -> str:
     """A black image of the right shape, as a PNG in base64."""
-    channels, height, width = json.loads((network / saved.CONFIG).read_text())["problem"]["in_shape"]
+    path = network / saved.CONFIG
+    channels, height, width = saved.described(path.read_bytes(), path)[1].in_shape
     pixels = np.zeros((height, width) if channels == 1 else (height, width, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")

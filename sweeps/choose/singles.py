@@ -23,7 +23,7 @@ def judge(folder: Path, data: Dataset, places, say: Callable[[str], None]) -> li
         losses on val and test,
         `submission` (the file, from `folder`), and what `cost.measure` returns.
     """
-    members = find(folder)
+    members = find(folder, say)
     splits = {name: split for name in ("test", "unlabelled") if len(split := getattr(data, name))}
     networks = [member.networks[0] for member in members]
     probs = predict_all(networks, splits, places)

@@ -31,7 +31,7 @@ def table(folders: Sequence[Path]) -> pd.DataFrame:
     rows = []
     for folder in folders:
         trials, _ = views.tables(folder)
-        about, ensemble = (report.read_json(folder / name) for name in ("sweep.json", "ensemble.json"))
+        about, ensemble = report.there(folder)
         row = {"sweep": folder.name, "dataset": about.get("arguments", {}).get("dataset")}
         if ensemble:
             judged = ensemble["judged"]

@@ -18,6 +18,7 @@ import pandas as pd
 import vl_convert
 from PIL import Image
 
+from sweeps import stored
 from sweeps.show import views
 from sweeps.show.drawn import Drawn
 from sweeps.show.judged import judges, name_of_val
@@ -44,8 +45,7 @@ def page(folder: Path, wrong=None, missing: str = "", sent: list[dict] = (), hon
         sent: what went to its competition, of whatever sweeps, the newest first; `honest`: how estimates and scores compare.
     """
     trials, curves = views.tables(folder)
-    about = read_json(folder / "sweep.json")
-    ensemble = read_json(folder / "ensemble.json")
+    about, ensemble = there(folder)
     drawn = Drawn(folder, trials, curves, about, wrong)
     return render(
         "report.html",
@@ -110,11 +110,11 @@ def _plain(value):
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def read_json(path: Path) -> dict:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
+def there(folder: Path) -> tuple[dict, dict]:
+    """The contents of sweep.json and ensemble.json, {} for one that is not there; raises Damaged."""
+    about = stored.sweep(folder) if (folder / stored.SWEEP).exists() else {}
+    ensemble = stored.ensemble(folder) if (folder / stored.ENSEMBLE).exists() else {}
+    return about, ensemble
 
 
 def _state(about: dict, ensemble: dict) -> str:
