@@ -7,7 +7,6 @@ python sweeps/submit.py --pending                  what waits, and scores that w
 python sweeps/submit.py --list                     estimates and scores so far
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeps import layout
+from sweeps import layout, stored
 from sweeps.compete import check, ledger
 from sweeps.compete.client import SETTINGS, Away, Kaggle, credentials, readable_by_others
 from sweeps.compete.ledger import Entry, Ledger
@@ -83,10 +82,9 @@ def candidate(folder: Path, results: Path, data: Dataset | None = None) -> tuple
     Raises:
         BadInput: there is no ensemble, its data belong to no competition, or the file is not what that takes.
     """
-    try:
-        told = json.loads((folder / "ensemble.json").read_text())
-    except FileNotFoundError as missing:
-        raise BadInput(f"{folder} has no ensemble yet; a sweep that has ended has one") from missing
+    if not (folder / stored.ENSEMBLE).exists():
+        raise BadInput(f"{folder} has no ensemble yet; a sweep that has ended has one")
+    told = stored.ensemble(folder)
     sweep = folder if (folder / "record.db").exists() or (folder / "sweep.json").exists() else folder.parent
     data = data or data_of([sweep])
     if data.competition is None:
@@ -95,6 +93,8 @@ def candidate(folder: Path, results: Path, data: Dataset | None = None) -> tuple
         what = "its own test, not images without labels" if told["submission"] else "no images"
         raise BadInput(f"{folder} predicts {what}; nothing to send")
     path = folder / "submission.csv"
+    if path.exists():
+        stored.verify_beside(folder, path.name, told)
     check.check(path, data)
     name = folder.relative_to(results).as_posix() if folder.is_relative_to(results) else str(folder)
     judged, metric = told["judged"], data.competition.metric
@@ -174,8 +174,8 @@ def remember(entries: list[Entry], results: Path, say: Callable[[str], None]):
         sweep = folder if (folder / "sweep.json").exists() else folder.parent
         if entry.state != "scored" or not (sweep / "sweep.json").exists():
             continue
-        asked = json.loads((sweep / "sweep.json").read_text())["arguments"]
         try:
+            asked = stored.sweep(sweep)["arguments"]
             if asked.get("mlflow") or (results / tracking.FILE).exists():
                 tracking.score(tracking.place(asked.get("mlflow"), results)[0], asked["dataset"], sweep.name, entry.score)
             if (sweep / page.FILE).exists():

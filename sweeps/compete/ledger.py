@@ -4,7 +4,7 @@ import io
 import math
 import shutil
 import time
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +12,11 @@ import pandas as pd
 from sweeps import layout
 from trainable import files
 from trainable.datasets.competition import METRICS
+from trainable.stored import content, read_table, verify, wrong
 
 FILE = layout.LEDGER
+MEND = "restore it from a copy"
+AGAIN = "offer it again: sweeps/submit.py SWEEP"
 SENT = ("pending", "scored", "error")  # they are at Kaggle
 # In the order in which an entry goes through them; `refused` was never taken.
 STATES = ("waiting", "sending", *SENT, "refused")
@@ -71,18 +74,36 @@ class Ledger:
         self.results, self.path = results, results / FILE
 
     def entries(self) -> list[Entry]:
-        """The oldest first."""
+        """The oldest first; raises BadInput where the file is damaged."""
         if not self.path.exists():
             return []
-        return [Entry(**row) for row in pd.read_parquet(self.path).to_dict("records")]
+        kinds = {field.name: "text" if field.type is str else "number" for field in fields(Entry)}
+        needed = {field.name: kinds[field.name] for field in fields(Entry) if field.default is MISSING}
+        there = read_table(self.path, needed, mend=MEND).to_pandas().to_dict("records")
+        return [self._entry({name: row[name] for name in kinds if name in row}) for row in there]
+
+    def _entry(self, row: dict) -> Entry:
+        known = {"metric": METRICS, "state": STATES}
+        for field in fields(Entry):
+            name, value = field.name, row.get(field.name, field.default)
+            fits = isinstance(value, str) if field.type is str else isinstance(value, int | float)
+            if not fits or value not in known.get(name, (value,)):
+                raise wrong(str(self.path), name, value, f"one of {', '.join(known[name])}" if name in known else "another", MEND)
+        return Entry(**row)
 
     def open(self) -> list[Entry]:
         """What has not come to its end."""
         return [entry for entry in self.entries() if entry.state in ("waiting", "sending", "pending")]
 
     def file_of(self, entry: Entry) -> Path:
-        """The file as it was when it was offered."""
+        """Where the file lies as it was when it was offered."""
         return self.results / layout.SENT / f"{entry.mark}.csv"
+
+    def whole_file_of(self, entry: Entry) -> Path:
+        """`file_of`; raises BadInput where it is gone or damaged."""
+        path = self.file_of(entry)
+        verify(content(path, mend=AGAIN), entry.digest, path, FILE, AGAIN)
+        return path
 
     def add(self, entry: Entry, path: Path) -> Entry:
         """With a copy of the file, which a sweep that goes on would write anew."""
@@ -101,7 +122,7 @@ class Ledger:
     def _write(self, entries: list[Entry]):
         buffer = io.BytesIO()
         types = {field.name: field.type for field in fields(Entry)}
-        pd.DataFrame([asdict(entry) for entry in entries]).astype(types).to_parquet(buffer, index=False)
+        pd.DataFrame([asdict(entry) for entry in entries]).astype(types).to_parquet(buffer, index=False, write_page_checksum=True)
         files.write(self.path, buffer.getvalue())
 
 

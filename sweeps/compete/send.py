@@ -49,9 +49,10 @@ class Desk:
         if self.kaggle.limit_reached():
             return self._waits(entry)
         for _ in range(TRIES):
+            path = self.ledger.whole_file_of(entry)
             entry = self.ledger.change(entry, state="sending")
             try:
-                ref = self.kaggle.submit(self.ledger.file_of(entry), entry.message)
+                ref = self.kaggle.submit(path, entry.message)
                 return self._arrived(entry, ref, "Sent")
             except Away as wrong:
                 self.say(f"{wrong}; looking whether it arrived.")

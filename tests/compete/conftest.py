@@ -58,11 +58,14 @@ def swept(tmp_path, results):
         files.write_json(folder / "sweep.json", about)
         (folder / "predictions.parquet").touch()
         judged = {"errors": errors, "images": 160, "error": errors / 160}
+        single = {"trial": 0, "arch": "convnet", "judged": judged}
         told = {
             "judged": judged,
-            "judged_on": {"split": "out of fold"},
+            "judged_on": {"split": "out of fold", "images": 160},
             "method": "mean",
-            "members": [0],
+            "members": [{**single, "weight": 1.0, "networks": ["trials/0"], "ms_per_image": 0.1}],
+            "best_single": single,
+            "ms_per_image": 0.1,
             "submission": "unlabelled",
         }
         files.write_json(folder / "ensemble.json", told)
