@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from trainable import reading
+from trainable.datasets import tables
 from trainable.errors import BadInput
 
 SEAL = "sha256"  # the field of a JSON object that has the digest of all its other fields
 MEND = "restore the file from a copy"
 DEEPEST = 32  # levels of nesting; our own files have six
 LARGEST = 256 << 20  # bytes of a JSON file
-LARGEST_TABLE = 8 << 30  # bytes of a Parquet file, unpacked
 
 
 class Damaged(BadInput):
@@ -317,18 +316,12 @@ def read_table(
     Raises:
         Damaged: it is not as it was written.
     """
-    data = content(path, LARGEST_TABLE, mend, times=2)
     if digest:
-        verify(data, digest, path, named_in, mend)
+        verify(content(path, mend=mend), digest, path, named_in, mend)
     try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        about = file.metadata
-        size = sum(about.row_group(i).total_byte_size for i in range(about.num_row_groups))
-        if max(size, about.num_rows * about.num_columns) > LARGEST_TABLE:
-            raise Damaged(f"{path} would unpack to more than {LARGEST_TABLE >> 30} GiB; {mend}")
-        table = file.read()
+        table = tables.parquet(path)
         table.validate(full=True)
-    except Damaged:
+    except BadInput:
         raise
     except Exception as error:  # the reader's own, of many kinds
         raise Damaged(f"{path} cannot be read ({type(error).__name__}); {mend}") from error

@@ -178,7 +178,7 @@ def parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         BadInput: it would need more memory than there is.
     """
     with reading.opened(path) as file:
-        source = pq.ParquetFile(file)
+        source = pq.ParquetFile(file, page_checksum_verification=True)
         about, schema = source.metadata, source.schema_arrow
         if missing := set(columns or ()) - set(schema.names):
             raise pa.ArrowKeyError(f"there is no column {min(missing)}")
