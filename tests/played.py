@@ -70,7 +70,7 @@ def _result(number: int, rung: int, floor: float, rng) -> dict:
     return {
         "budget": RUNGS[rung],
         "val_loss": loss,
-        "val_error": round(1500 * loss / 3.2) / 1500,
+        "val_error": min(1.0, round(1500 * loss / 3.2) / 1500),
         "train_loss": 2 * loss,
         "temperature": 1.0,
         "parameters": int(10 ** rng.uniform(4.5, 6.5)) if rung == 0 else 100_000,

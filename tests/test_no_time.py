@@ -105,7 +105,6 @@ def test_less_than_a_start_takes_is_refused(refuses, tmp_path, budget):
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
 def test_the_least_that_is_taken(tmp_path):
     """The time is over before Ray has started: the whole of a sweep all the same, and finalists with no time at all."""
     (tmp_path / "mine.py").write_text(chaos.SPACE)

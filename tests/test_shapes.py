@@ -155,7 +155,6 @@ WHOLE = [pytest.param(s, marks=[pytest.mark.long] if s else []) for s in shapes.
 
 @pytest.mark.full
 @pytest.mark.parametrize("shape", WHOLE, ids=shapes.name_of)
-@pytest.mark.timeout(600)
 def test_a_whole_sweep(tmp_path, shape):
     """From the command to its last words."""
     shapes.draw(tmp_path / "images", shape)

@@ -38,6 +38,11 @@ class NoRoom(OSError):
     """A disk is full. The message is one line, as BadInput's is; the exit status is 1."""
 
 
+def without_numbers(reason: str) -> str:
+    """A reason as it is compared with others: the same at another step is the same."""
+    return re.sub(r"\d[\d.]*", "", reason)
+
+
 def lookup(table: Mapping, name: str, what: str):
     """The entry `name` of a plug-in table.
 

@@ -50,8 +50,8 @@ def epoch_seconds(configs: Sequence[TrialConfig], data: Dataset, places, warn: C
         Seconds, in the order of `configs`; None for one that could not be measured.
     """
     # max_calls: a process ends with its measurement, and so does its hold on a GPU.
-    calls = 1 if places.gpus else 0
-    task = ray.remote(_epoch_seconds).options(num_cpus=places.cpus, num_gpus=places.gpus, max_calls=calls)
+    each = {"num_cpus": places.cpus, "num_gpus": places.gpus, "max_calls": 1 if places.gpus else 0}
+    task = ray.remote(**each)(_epoch_seconds)
     shared = ray.put(data)
     running = [task.remote(config, shared, places.cpus, places.device) for config in configs]
     out = []

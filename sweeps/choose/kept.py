@@ -24,7 +24,8 @@ from trainable import files
 from trainable.datasets.container import Dataset
 from trainable.ray_trial import in_view
 from trainable.record_file import METRICS
-from trainable.stored import DURATION, TEXT, YES_OR_NO, Damaged, Many, from_json, number, read_table, whole
+from trainable.stored import DURATION, TEXT, YES_OR_NO, Damaged, Many, from_json, number, whole
+from trainable.stored_tables import read_table
 
 FILE = "predictions.parquet"
 JUDGED = "out of fold"  # the split that judges finalists

@@ -12,7 +12,8 @@ import pandas as pd
 from sweeps import layout
 from trainable import files
 from trainable.datasets.competition import METRICS
-from trainable.stored import content, read_table, verify, wrong
+from trainable.stored import content, verify, wrong
+from trainable.stored_tables import read_table
 
 FILE = layout.LEDGER
 MEND = "restore it from a copy"

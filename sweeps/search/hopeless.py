@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from sweeps.search.record import without_numbers
+from trainable.errors import without_numbers
 
 IN_A_ROW = 20  # failures without a success between them, after which a search ends
 ALIKE = 3  # failures for the same reason, after which a search ends that has had no result yet

@@ -13,8 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.search.record import STATES, without_numbers
-from trainable.errors import short
+from sweeps.search.record import STATES
+from trainable.errors import short, without_numbers
 
 SAY_EVERY = 30.0  # seconds between two lines, where nothing else is said
 SHOWN = 8  # running trials that the display has a line for

@@ -4,7 +4,6 @@ One SQLite transaction an event; then the listeners (progress, mirrors) are told
 """
 
 import json
-import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping
@@ -291,11 +290,6 @@ def check_drawn(trial: Mapping, where: str):
 @lru_cache(maxsize=4096)
 def _distribution(text: str) -> BaseDistribution:
     return json_to_distribution(text)
-
-
-def without_numbers(reason: str) -> str:
-    """A reason as it is compared with others: the same at another step is the same."""
-    return re.sub(r"\d[\d.]*", "", reason)
 
 
 def newest_about(path: Path) -> dict | None:

@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sweeps.search.record import without_numbers
 from sweeps.show import views
 from sweeps.show.judged import judges
 from sweeps.show.trained import FULL, PARTLY, mark, partly
-from trainable.errors import short
+from trainable.errors import short, without_numbers
 from trainable.scores import interval
 
 REASON = 160  # characters of a reason that are shown

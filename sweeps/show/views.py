@@ -13,7 +13,7 @@ from sweeps.show import trained
 from trainable import files
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
-from trainable.stored import read_table
+from trainable.stored_tables import read_table
 
 ENDS = tuple(state for state in STATES if state != "running")
 # Columns that the views need where no record is left, and what they hold.

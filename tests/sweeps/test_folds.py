@@ -16,6 +16,7 @@ from sweeps.search import refits as refitting
 from sweeps.search.record import read
 from trainable import files, saved, scores
 from trainable.datasets.container import all_labels, folds_of, nothing, with_unlabelled
+from trainable.errors import BadInput
 from trainable.ray_trial import PROBS
 
 
@@ -159,7 +160,11 @@ def test_a_damaged_fold_leaves_its_finalist_out(searched, tmp_path, tiny):
     train_all(search, searched, tiny)
     path = tmp_path / "trials" / "6" / saved.WEIGHTS
     path.write_bytes(b"else")
-    assert [m.trial for m in out_of_fold(tmp_path, tiny)] == [2]
+    warned = []
+    assert [m.trial for m in out_of_fold(tmp_path, tiny, warned.append)] == [2]
+    assert len(warned) == 1
+    with pytest.raises(BadInput, match=str(path)):
+        out_of_fold(tmp_path, tiny)
     assert before(tmp_path).lost() == [6]
 
 

@@ -117,7 +117,7 @@ def test_what_is_shown_says_so(searched, tmp_path, given, monkeypatch):
     # What is kept of them is judged by the same images.
     (tmp_path / "kept").mkdir()
     (tmp_path / kept.FILE).rename(tmp_path / "kept" / kept.FILE)
-    for one, other in zip(kept.read(tmp_path / "kept"), out_of_fold(tmp_path, given), strict=True):
+    for one, other in zip(kept.read(tmp_path / "kept", given), out_of_fold(tmp_path, given), strict=True):
         assert one.val == pytest.approx(other.val, rel=2e-3, abs=1e-3)
         assert one.alone == pytest.approx(other.alone, rel=2e-3, abs=1e-3)
     of_kept = combine([tmp_path / "kept"], given, list(ENSEMBLES), PLACES, print, to=tmp_path / "again")

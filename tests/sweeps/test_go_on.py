@@ -21,7 +21,7 @@ class Cut(Exception):
 def result(config: dict, rung: int) -> dict:
     value = abs(config["weight_decay"] - 0.01) * 10 + 1 / (rung + 1) + config["seed"] % 7 / 100
     return {"budget": RUNGS[rung], "val_loss": value, "val_error": value / 2, "train_s": RUNGS[rung], "eval_s": 0.5,
-            "rung": rung, "interrupted": False, "files": "{}"}  # fmt: skip
+            "rung": rung, "interrupted": False, "temperature": 1.0, "files": "{}"}  # fmt: skip
 
 
 def begin(path, searcher: str, trials=24, **more) -> Search:
@@ -140,7 +140,7 @@ def test_a_lost_network_is_trained_again_and_changes_no_decision(tmp_path):
     trained = []
     while job := search.ask():
         for rung in range(3):
-            again = {**result(job.config, rung), "files": f'{{"model": "new {job.number}"}}'}
+            again = {**result(job.config, rung), "files": f'{{"model.safetensors": "new {job.number}"}}'}
             trained.append((job.number, rung))
             if not search.hear(job.number, again):
                 break
@@ -148,7 +148,7 @@ def test_a_lost_network_is_trained_again_and_changes_no_decision(tmp_path):
     assert facts(path) == before
     assert [(t.number, t.state) for t in search.study.trials] == told
     last = {r["number"]: r["files"] for r in rows(path, "rungs", "seq")}
-    assert (last[best], last[stopped]) == ({"model": f"new {best}"}, {"model": f"new {stopped}"})
+    assert (last[best], last[stopped]) == ({"model.safetensors": f"new {best}"}, {"model.safetensors": f"new {stopped}"})
     assert trained.count((best, 2)) == 1
 
 

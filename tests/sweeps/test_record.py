@@ -39,6 +39,9 @@ def test_what_was_written_survives_a_kill(tmp_path):
     assert len(rungs) in (len(trials), len(trials) - 1)
 
 
+FULL = {**METRICS, "val_loss": 0.25, "temperature": 1.0}  # of a network that was handed over
+
+
 def test_a_reader_does_not_disturb(tmp_path):
     """It goes on reading until the rung is written: a writer who had to wait for it would give up."""
     path = tmp_path / "record.db"
@@ -47,11 +50,11 @@ def test_a_reader_does_not_disturb(tmp_path):
     reader = sqlite3.connect(path)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM trials").fetchall()
-    record.rung(0, 0, {**METRICS, "val_loss": 0.25}, {"model.safetensors": "abc"})
+    record.rung(0, 0, FULL, {"model.safetensors": "abc"})
     reader.close()
     trials, rungs = read(path)
     assert trials[0]["config"] == CONFIG
-    assert (rungs[0]["metrics"], rungs[0]["files"]) == ({**METRICS, "val_loss": 0.25}, {"model.safetensors": "abc"})
+    assert (rungs[0]["metrics"], rungs[0]["files"]) == (FULL, {"model.safetensors": "abc"})
 
 
 def test_a_record_from_before_there_were_finalists(tmp_path):

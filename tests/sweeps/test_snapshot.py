@@ -55,7 +55,7 @@ def test_taken_over(tmp_path):
             if (where, name) == (results, "new"):
                 continue
             (where / name).mkdir(parents=True)
-            Record(where / name / "record.db", about={"of": where.name}).close()
+            Record(where / name / "record.db", about={"arguments": {}, "data": {"fingerprint": "x"}, "of": where.name}).close()
         (where / "mlflow.db").write_text(where.name)
     with sqlite3.connect(fetched / "same" / "record.db") as theirs:
         began = theirs.execute("SELECT began FROM drivers").fetchone()[0]

@@ -39,8 +39,8 @@ def test_same_seed_same_numbers(tiny):
 
 def test_pinned_numbers(tiny):
     """A change of the loop that changes what is learned shows here. fp32: bf16 differs between machines."""
-    config = dataclasses.replace(SMALL, arch="mobilenet_v3_small", knobs={}, epochs=0.5, engine="fp32-nhwc")
-    assert losses(config, tiny) == pytest.approx([2.2998, 2.4202, 2.3222, 2.3588], abs=0.01)
+    config = dataclasses.replace(SMALL, arch="mobilenet_v3_small", knobs={"stem_stride": 4}, epochs=0.5, engine="fp32-nhwc")
+    assert losses(config, tiny) == pytest.approx([2.2999, 2.4218, 2.3361, 2.3252], abs=0.01)
 
 
 def test_it_learns(tiny):

@@ -60,7 +60,7 @@ def test_the_first_convolution_answers_to_grey_as_before(hub):
     image = torch.rand(2, 1, 32, 32)
     for channels in (1, 2, 4):
         problem = Problem("p", (channels, 32, 32), ("a", "b"), [0.0] * channels, [1.0] * channels, seen=())
-        network = built("squeezenet1_1", problem).eval()
+        network = built("squeezenet1_1", problem, stem_stride=4).eval()
         start_from(network, "squeezenet1_1", "torchvision", problem)
         if channels == 1:
             given, own = image, network[1].features
