@@ -10,7 +10,11 @@ import time
 from argparse import Namespace
 from functools import partial
 
-from sweeps import BEGAN, submit
+from sweeps.began import BEGAN  # before what takes seconds to import
+
+# isort: split
+
+from sweeps import submit
 from sweeps.arguments import parse
 from sweeps.choose import kept
 from sweeps.choose.combine import ENSEMBLES

@@ -14,9 +14,12 @@ from dataclasses import fields, replace
 from functools import cache, partial
 from math import sqrt
 
+from sweeps.began import BEGAN  # before what takes seconds to import
+
+# isort: split
+
 from torch import nn
 
-from sweeps import BEGAN
 from sweeps.choose.cost import BATCHES, epoch_seconds, size
 from sweeps.choose.finalists import SLACK, makespan
 from sweeps.choose.singles import judge, vote

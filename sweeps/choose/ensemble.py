@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -169,7 +170,8 @@ def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[st
         new = [n for n in networks if key[n.number] not in known]
         known |= {key[n.number]: measured for n, measured in zip(new, latencies(new, places, warn, TIMING), strict=True)}
         if new:
-            files.write_json(path, known)
+            with suppress(OSError):  # a folder that cannot be written: they are measured again next time
+                files.write_json(path, known)
         out |= {n.digest: known[key[n.number]].get("ms_128", np.inf) / 128 for n in networks}
     return out
 
