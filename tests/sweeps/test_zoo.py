@@ -327,6 +327,7 @@ def check_vote(folder: Path, sample: Dataset, archs: list[str], said: str):
 
 
 @pytest.mark.full
+@pytest.mark.long
 def test_a_time_budget_is_shared_out(tmp_path):
     """What an epoch costs is measured, what it allows is said, and that is what they train for."""
     archs = "mnasnet0_5,convnet"
@@ -358,6 +359,7 @@ def trials_of(record: Path) -> list[dict]:
 
 
 @pytest.mark.full
+@pytest.mark.long
 def test_sigterm_tabulates_what_is_trained(tmp_path, sample):
     sweep = start(tmp_path, "--archs", "squeezenet1_1,resnet18", "--epochs", "2", "--concurrent", "1")
     record = tmp_path / "z" / "record.db"
@@ -373,6 +375,7 @@ def test_sigterm_tabulates_what_is_trained(tmp_path, sample):
 
 
 @pytest.mark.full
+@pytest.mark.long
 def test_when_every_network_fails(tmp_path):
     sweep = start(tmp_path, "--archs", "squeezenet1_1", "--set", "optimizer=sgd", "--set", "lr=1000")
     said = finish(sweep)

@@ -106,6 +106,7 @@ def test_trains(name):
 
 
 @pytest.mark.full
+@pytest.mark.long
 @pytest.mark.parametrize("name", ZOO)
 def test_trains_in_colour(name):
     if name in SMALL.values():
@@ -134,6 +135,7 @@ def test_its_own_initial_values_train_in_fp32(name):
 
 
 @pytest.mark.full
+@pytest.mark.long
 @pytest.mark.parametrize("in_shape", [(1, 8, 8), (3, 224, 224), (2, 8, 20)], ids=str)
 @pytest.mark.parametrize("name", SMALL.values())
 def test_sizes(name, in_shape):
@@ -205,6 +207,7 @@ def test_a_grey_stem_responds_as_the_published_one(name):
 
 
 @pytest.mark.full
+@pytest.mark.long
 @pytest.mark.parametrize("stem_stride", [2, 1])
 @pytest.mark.parametrize("name", [*SMALL.values(), "resnet50", "vit_h_14"])
 def test_a_finer_stem_trains(name, stem_stride):
