@@ -16,6 +16,7 @@ from sweeps.choose import kept as kept_members
 from sweeps.search.record import read
 from trainable import predict as single
 from trainable import saved
+from trainable.datasets import load
 
 pytestmark = pytest.mark.full
 
@@ -91,7 +92,8 @@ def test_finalists(tmp_path, command, refuses):
     other = tmp_path / "other"
     other.mkdir()
     shutil.copy(folder / "sweep.json", other)
-    members = [replace(m, networks=tuple(replace(n, digest=n.digest[::-1]) for n in m.networks)) for m in kept_members.read(kept)]
+    there = kept_members.read(kept, load("digits-sample"))
+    members = [replace(m, networks=tuple(replace(n, digest=n.digest[::-1]) for n in m.networks)) for m in there]
     kept_members.write(other, members, ["test"], [m.networks[0].ms for m in members])
     status, said, _ = command(ensemble.main, folder, other, "--out", tmp_path / "both")
     assert status == 0
