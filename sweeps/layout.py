@@ -9,6 +9,6 @@ RECORDS = "records"  # of the project's own sweeps, in git
 
 
 def is_taken(name: str) -> bool:
-    """Whether a sweep of this name would lie where something else does, whatever the file system makes of capitals."""
+    """Return whether a sweep of this name would lie where something else does, whatever the file system makes of capitals."""
     own = (MLFLOW, ARTIFACTS, LEDGER, SENT, SENDING, RECORDS)
     return name.casefold() in own or name.casefold().startswith(f"{MLFLOW}-")  # SQLite's -wal, -shm and -journal

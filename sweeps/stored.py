@@ -105,7 +105,7 @@ def verify_beside(folder: Path, name: str, about: dict) -> bytes:
 
 
 def times(path: Path) -> dict:
-    """How long networks took, as it was measured before; nothing where that cannot be read."""
+    """Return measured times of networks; nothing where that cannot be read."""
     try:
         return stored.read_json(path, TIMES)
     except Damaged:
@@ -113,7 +113,7 @@ def times(path: Path) -> dict:
 
 
 def verify_files(folder: Path, named: dict[str, str], named_in: str, mend: str = COMBINE) -> bool:
-    """Whether all files of a network are there.
+    """Return whether all files of a network are there.
 
     Raises:
         Damaged: one is there, and is not as it was written.

@@ -17,7 +17,7 @@ NEAREST = 5
 MOST = 10**9  # of anything that is counted or measured, where no other limit is given
 WHOLE = r"-?[0-9]{1,30}"
 DECIMAL = r"-?([0-9]{1,30}(\.[0-9]{0,30})?|\.[0-9]{1,30})([eE][+-]?[0-9]{1,4})?"
-# What an operating system says of a path that cannot be used as it was asked for.
+# Errors of the operating system for a path that cannot be used as asked.
 UNUSABLE = (
     errno.EACCES,
     errno.EPERM,

@@ -135,7 +135,7 @@ class RayTrial(tune.Trainable):
         self.run = fit(self.config, self.own, self.device)
 
     def _is_needed(self) -> bool:
-        """Whether a search would end without any network but this."""
+        """Return whether a search would end without any network but this."""
         return not self.config.folds and ray.get(self.keeper.is_empty.remote())
 
     def _reached(self, budget: float) -> bool:

@@ -98,7 +98,7 @@ def _of_machine() -> int:
 
 
 def _of_containers() -> Iterator[int]:
-    """Of each control group that this process is in, version 1 or 2, and of those around it."""
+    """Limits of each control group of this process, version 1 or 2, and of those around it."""
     try:
         lines = (PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:
@@ -126,7 +126,7 @@ def _of_containers() -> Iterator[int]:
 
 
 def _of_limits() -> Iterator[int]:
-    """Of what `ulimit` allows this process."""
+    """Limits that `ulimit` sets for this process."""
     try:
         total, _, _, _, _, data, _ = (int(n) * resource.getpagesize() for n in (PROC / "self" / "statm").read_text().split())
     except OSError:

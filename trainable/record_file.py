@@ -37,7 +37,7 @@ MEND = "restore the record from a copy, or begin a new sweep"
 _COUNTS = ("trials", "finalists", "finalist_seeds", "folds", "views", "concurrent", "seed")
 _AMOUNTS = ("time_budget", "finalist_epochs", "search_share", "max_latency", "gpus_per_trial")
 _SWITCHES = ("last_fit", "use_unlabelled", "download", "submit", "quick")
-# What was asked for. A zoo has no search, so no metric, scheduler and epochs of one.
+# Arguments of a sweep. A zoo has no search, so no metric, scheduler and epochs of one.
 ARGUMENTS = {
     "dataset": Later(TEXT, None),
     "image_size": Later(Maybe(whole(1)), None),
@@ -51,7 +51,7 @@ ARGUMENTS = {
     **dict.fromkeys((*_AMOUNTS, "step_timeout"), Later(Maybe(number(0)))),
     **dict.fromkeys(_SWITCHES, Later(YES_OR_NO)),
 }
-# What a driver says of itself: in the record, and in sweep.json.
+# Description of a driver: in the record, and in sweep.json.
 ABOUT = {
     "arguments": ARGUMENTS,
     "data": {

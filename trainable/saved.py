@@ -26,7 +26,7 @@ SHAPE = Kind(
     "channels, height and width, each from 1 to 1024",
     lambda v: isinstance(v, list) and len(v) == 3 and all(type(n) is int and 1 <= n <= 1024 for n in v),
 )
-# What lies in config.json. Files from before there were digests have none.
+# Content of config.json. Files from before there were digests have none.
 ABOUT = {
     "config": Each(SCALAR),
     "problem": {
@@ -181,5 +181,5 @@ def contents(folder: Path | str, digests: Mapping[str, str] | None = None, named
 
 
 def missing(folder: Path, name: str) -> BadInput:
-    """What to raise where a file of a saved network is not there."""
+    """Build the error for a missing file of a saved network."""
     return BadInput(f"{folder} holds no saved network: there is no {name} in it")

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiplications, an epoch, and milliseconds a prediction."""
+"""Cost of a network: parameters, multiplications, an epoch, and milliseconds a prediction."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -156,7 +156,7 @@ def make_plan(
 
 
 def _unheard(said: str):
-    """Of a network that is left out: whoever combines the networks in the end says so."""
+    """Ignore a network that is left out: the final combination says so."""
 
 
 def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:

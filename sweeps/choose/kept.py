@@ -53,8 +53,14 @@ class Said(Network):
 
 
 def write(folder: Path, members: Sequence[Member], splits: Iterable[str], ms: Sequence[float], judged: str = JUDGED):
-    """What the members said of the images that judge them, the split `judged`, and of these splits; `ms` one network of each
-    takes an image."""
+    """Write what the members said of the images that judge them, and of these splits.
+
+    Args:
+        members: lowest loss first.
+        splits: names of the others.
+        ms: milliseconds that one network of each member takes an image.
+        judged: the split that judges.
+    """
     tables, about = [], []
     for i, member in enumerate(members):
         said = {judged: member.val} | ({} if member.val_of_one is None else {OF_ONE: member.val_of_one})

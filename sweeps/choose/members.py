@@ -115,7 +115,7 @@ class Member:
 
     @property
     def alone(self) -> np.ndarray:
-        """What one of its networks says of the images that judge, float32 [n, classes].
+        """Return what one of its networks says of the images that judge, float32 [n, classes].
 
         Out of fold an image is judged by one network anyway, the only one that has not seen it.
         """

@@ -24,7 +24,7 @@ class Compared:
 
     @property
     def helps(self) -> bool:
-        """Whether the loss is lower by more than noise, and there are no more errors."""
+        """Return whether the loss is lower by more than noise, without more errors."""
         better = self.loss_without - self.loss_with > NOISE * self.spread
         return better and self.errors_with <= self.errors_without
 

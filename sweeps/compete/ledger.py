@@ -97,7 +97,7 @@ class Ledger:
         return [entry for entry in self.entries() if entry.state in ("waiting", "sending", "pending")]
 
     def file_of(self, entry: Entry) -> Path:
-        """Where the file lies as it was when it was offered."""
+        """Path of the file as it was when it was offered."""
         return self.results / layout.SENT / f"{entry.mark}.csv"
 
     def whole_file_of(self, entry: Entry) -> Path:

@@ -156,7 +156,7 @@ def _footprints(configs: list[TrialConfig], data: Dataset) -> tuple[list[Footpri
 
 
 def _fit(node: dict, cpus: int, gpus: float) -> int:
-    """How many trials a machine holds. Shares of a GPU do not cross GPUs."""
+    """Return the number of trials that a machine holds. Shares of a GPU do not cross GPUs."""
     by_cpu = int(node.get("CPU", 0)) // cpus
     if not gpus:
         return by_cpu

@@ -15,7 +15,7 @@ class Job:
 
 @dataclass
 class Running:
-    """What is known of a trial that has not ended."""
+    """Facts about a trial that has not ended."""
 
     config: dict
     known: dict[int, dict]  # metrics by rung that the record has

@@ -77,7 +77,7 @@ class Keeper:
             return better_than_before and (len(others) < self.best or loss < others[self.best - 1])
 
     def is_empty(self) -> bool:
-        """Whether no trial has left a network yet."""
+        """Return whether no trial has left a network yet."""
         with self.lock:
             return not self.losses
 

@@ -121,7 +121,7 @@ class Search:
 
     @property
     def _lacks_a_network(self) -> bool:
-        """Whether a search that is over starts one trial all the same: it had no time for a step of any."""
+        """Return whether a search that is over starts one trial all the same: it had no time for a step of any."""
         return self.refits is None and not (self.failures.proven or self.active or self._last_try)
 
     @property

@@ -52,7 +52,7 @@ class UserCode:
         self._answer(None)
 
     def __call__(self, trial):
-        """What the function returns for this trial.
+        """Return what the function returns for this trial.
 
         Raises:
             UserFault: it raised something, ended its process, or has not come back after LIMIT seconds.
@@ -101,7 +101,7 @@ class UserCode:
         return self.fault
 
     def _ended(self) -> str:
-        """How the process ended."""
+        """Describe how the process ended."""
         until = time.monotonic() + DUMP
         while time.monotonic() < until:
             try:
@@ -131,7 +131,7 @@ class UserCode:
 
 
 def _asked(trial, name: str, arguments: tuple | None, named: dict) -> tuple:
-    """What a trial has under a name, or returns for these arguments; a method without arguments is only named."""
+    """Return what a trial has under a name, or returns for these arguments; a method without arguments is only named."""
     try:
         value = getattr(trial, name)
         if arguments is not None:

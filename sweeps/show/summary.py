@@ -181,7 +181,7 @@ def next_commands(console: Console, folder: Path, written: list[str], commands: 
 
 
 def how_little(trials: pd.DataFrame, epochs: float) -> str:
-    """How short the longest training was, where none came to its end; "" where one did."""
+    """Describe how short the longest training was, where none came to its end; "" where one did."""
     if (trials["state"] == "complete").any() or not trials["budget"].max() > 0:
         return ""
     longest = f"{trials['budget'].max():.3g} of {epochs:g} epochs"

@@ -128,7 +128,7 @@ def folds_of(labels: np.ndarray, folds: int) -> np.ndarray:
 
 
 def of_fold(data: Dataset, folds: int, fold: int) -> Dataset:
-    """With the images `in_folds` cut anew: the `fold` is left out of train and is val. No folds: as it is.
+    """Cut the images `in_folds` anew: the `fold` is left out of train and is val. No folds: as it is.
 
     A val that the user gave stays val, and the fold is left out all the same.
 
