@@ -95,6 +95,7 @@ def check_shapes(name: str, in_shape, classes: int, **knobs):
 
 
 @pytest.mark.full
+@pytest.mark.long
 @pytest.mark.parametrize("name", ZOO)
 def test_trains(name):
     if sum(p.numel() for p in shapes_of(lambda: build(name)).parameters()) > LARGE:
@@ -184,6 +185,7 @@ def test_auto_keeps_resolution_on_small_images(name):
 
 
 @pytest.mark.full
+@pytest.mark.long
 @pytest.mark.parametrize("name", SMALL.values())
 def test_every_family_takes_every_rule(name):
     for rule in STEMS:
