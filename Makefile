@@ -25,10 +25,10 @@ $(STAMP): requirements.txt pyproject.toml
 sweep: $(STAMP) ## a whole sweep in some minutes, on the digits that come with the project
 	$(RUN) sweeps/arch_sweep.py --quick
 
-test: $(STAMP) ## the tests, real sweeps included, two at a time: eight minutes on two cores
+test: $(STAMP) ## the tests, real sweeps included, two at a time: a quarter of an hour on two cores
 	$(RUN) -m pytest -n 2 --dist worksteal -m "not hosts and not long"
 
-test-long: $(STAMP) ## whole sweeps, a quarter of an hour: killed in many places, preempted, resumed, combined again; benchmarks
+test-long: $(STAMP) ## whole sweeps, longer still: killed in many places, preempted, resumed, combined again; benchmarks
 	$(RUN) -m pytest -n 2 --dist worksteal -m long
 
 test-cluster: $(STAMP) ## clusters of three hosts on this machine, a quarter of an hour; needs root and Debian's openssh-server, rsync, nftables
