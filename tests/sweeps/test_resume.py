@@ -170,9 +170,10 @@ def test_a_network_from_between_two_rungs_does_not_stand_in_the_way_of_the_finis
     keeper = Keeper(str(tmp_path / "trials"), 12)
     for number, loss in enumerate((0.2, 0.3)):
         record.trial_started(number, {"arch": "convnet"}, {}, {})
-        digests = keeper.keep(number, loss, {"model": f"weights {number}".encode()})
+        digests = keeper.keep(number, loss, {"model.safetensors": f"weights {number}".encode()})
         end = ("interrupted", "the search ended") if number == 0 else ("complete", "")
-        record.rung(number, 1, {"budget": 3.0, "val_loss": loss, "val_error": 0.1}, digests, partial=number == 0, end=end)
+        metrics = {"budget": 3.0, "val_loss": loss, "val_error": 0.1, "temperature": 1.0}
+        record.rung(number, 1, metrics, digests, partial=number == 0, end=end)
     assert before(tmp_path).losses() == {1: 0.3}
     assert not keeper.wants(0, 0.21), "while it is trained without a break the better one stays"
     assert Keeper(str(tmp_path / "trials"), 12, before(tmp_path).losses()).wants(0, 0.21)
