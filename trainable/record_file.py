@@ -159,7 +159,8 @@ def rows(path: Path, table: str, order: str = "rowid", whole_file: bool = False)
             found = [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY {order}")]
         finally:
             db.close()
-    except (sqlite3.DatabaseError, OverflowError) as error:
+    # UnicodeDecodeError: a name or a text in the file is not UTF-8, and so is what SQLite says of it.
+    except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
     return [_row(path, table, place, row) for place, row in enumerate(found)]
 

@@ -106,7 +106,7 @@ class Record:
             self._before = self._db.execute("SELECT coalesce(sum(seconds), 0) FROM drivers").fetchone()[0]
             values = (time.time(), json.dumps(about or {}))
             self._driver = self._db.execute("INSERT INTO drivers (began, about) VALUES (?, ?)", values).lastrowid
-        except sqlite3.DatabaseError as wrong:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as wrong:
             raise unreadable(path, wrong) from wrong
 
     @property
