@@ -182,17 +182,22 @@ def test_the_intact_folder_is_read(right):
     assert right["predict"].count("\n") == right["predict one"].count("\n") == 21
 
 
+def put(path: Path, changed: bytes | None):
+    """Replace a file by another content; None: by a folder."""
+    path.unlink()
+    if changed is None:
+        path.mkdir()
+    else:
+        path.write_bytes(changed)
+
+
 @pytest.mark.parametrize("name", SEALED)
 @SOME
 @given(draw=st.data())
 def test_a_changed_byte(folder, right, name, draw):
     changed = draw.draw(bytes_changed((folder / name).read_bytes()))
     with kept(folder / name):
-        (folder / name).unlink()
-        if changed is None:
-            (folder / name).mkdir()
-        else:
-            (folder / name).write_bytes(changed)
+        put(folder / name, changed)
         for reader in SEALED[name]:
             check(name, reader, right, exact=True)
 
@@ -226,11 +231,7 @@ def test_a_changed_byte_of_the_record(folder, right, draw):
     name = "sweep/record.db"
     changed = draw.draw(bytes_changed((folder / name).read_bytes()))
     with kept(folder / name):
-        (folder / name).unlink()
-        if changed is None:
-            (folder / name).mkdir()
-        else:
-            (folder / name).write_bytes(changed)
+        put(folder / name, changed)
         for reader in OF_RECORD:
             check(name, reader, right, exact=False)
 

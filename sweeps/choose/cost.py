@@ -54,14 +54,7 @@ def epoch_seconds(configs: Sequence[TrialConfig], data: Dataset, places, warn: C
     task = ray.remote(**each)(_epoch_seconds)
     shared = ray.put(data)
     running = [task.remote(config, shared, places.cpus, places.device) for config in configs]
-    out = []
-    for config, result in zip(configs, running, strict=True):
-        try:
-            out.append(ray.get(result))
-        except ray.exceptions.RayError as wrong:
-            warn(f"{config.arch} could not be timed: {str(wrong).strip().splitlines()[-1]}")
-            out.append(None)
-    return out
+    return [_timed(result, config.arch, warn, None) for config, result in zip(configs, running, strict=True)]
 
 
 def _epoch_seconds(config: TrialConfig, data: Dataset, threads: int, device: str | None) -> float:
@@ -94,13 +87,19 @@ def latencies(networks: list[Network], places, warn: Callable[[str], None], seco
         return [_measure_saved(network.saved_files, 1, None, seconds) for network in networks]
     task = ray.remote(_measure_saved).options(num_cpus=places.cpus, num_gpus=places.gpus)
     out = []
-    for network in networks:
-        try:
-            out.append(ray.get(task.remote(network.saved_files, places.cpus, places.device, seconds)))
-        except ray.exceptions.RayError as wrong:
-            warn(f"{network.arch} could not be timed: {str(wrong).strip().splitlines()[-1]}")
-            out.append({})
+    for network in networks:  # one after the other: the next begins when the last has ended
+        result = task.remote(network.saved_files, places.cpus, places.device, seconds)
+        out.append(_timed(result, network.arch, warn, {}))
     return out
+
+
+def _timed(result: ray.ObjectRef, arch: str, warn: Callable[[str], None], otherwise):
+    """Return what a measurement on a slot found; `otherwise` where it failed, which `warn` hears."""
+    try:
+        return ray.get(result)
+    except ray.exceptions.RayError as wrong:
+        warn(f"{arch} could not be timed: {str(wrong).strip().splitlines()[-1]}")
+        return otherwise
 
 
 def _measure_saved(contents: dict, threads: int, device: str | None, seconds: float) -> dict:

@@ -15,7 +15,7 @@ import pytest
 import torch
 import torchvision
 from rich.console import Console
-from running import ROOT, finish, launch, wait
+from running import ROOT, count, finish, launch, wait
 
 from sweeps import zoo
 from sweeps.choose import cost
@@ -31,7 +31,6 @@ from trainable.archs.torchvision_zoo import TorchvisionArch
 from trainable.config import TrialConfig
 from trainable.datasets import Dataset, Split
 from trainable.datasets.container import nothing
-from trainable.errors import BadInput
 
 ZOO = [sys.executable, str(ROOT / "sweeps" / "zoo.py")]
 DIGITS = ("--dataset", "digits-sample")
@@ -333,7 +332,7 @@ def test_a_time_budget_is_shared_out(tmp_path):
     archs = "mnasnet0_5,convnet"
     sweep = start(tmp_path, "--archs", archs, "--time-budget", "1h", "--set", "convnet.width=8", "--set", "convnet.stages=1")
     record = tmp_path / "z" / "record.db"
-    wait(lambda: trials_of(record), sweep)
+    wait(lambda: count(record, "trials"), sweep)
     sweep.terminate()
     said = finish(sweep)
     assert sweep.returncode == 0, said
@@ -342,28 +341,12 @@ def test_a_time_budget_is_shared_out(tmp_path):
     assert {arch: f"{config['epochs']:g}" for arch, config in trials.items()}.items() <= told.items()
 
 
-def rungs_of(record: Path) -> list[dict]:
-    """Of a record that may not be there yet."""
-    try:
-        return read(record)[1]
-    except BadInput:
-        return []
-
-
-def trials_of(record: Path) -> list[dict]:
-    """Of a record that may not be there yet."""
-    try:
-        return read(record)[0]
-    except BadInput:
-        return []
-
-
 @pytest.mark.full
 @pytest.mark.long
 def test_sigterm_tabulates_what_is_trained(tmp_path, sample):
     sweep = start(tmp_path, "--archs", "squeezenet1_1,resnet18", "--epochs", "2", "--concurrent", "1")
     record = tmp_path / "z" / "record.db"
-    wait(lambda: rungs_of(record), sweep)
+    wait(lambda: count(record, "rungs"), sweep)
     sweep.terminate()
     said = finish(sweep)
     assert sweep.returncode == 0, said
