@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 from sweeps.search.record import rows
@@ -81,13 +82,27 @@ def _passes(name: str) -> bool:
 
 
 def _database(path: Path, copy: Path):
-    source, target = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=60), sqlite3.connect(copy)
+    """Copy a database as SQLite does; link to one that is damaged or none, as to any other file.
+
+    Raises:
+        FileNotFoundError: it is gone.
+        BadInput: it cannot be read, or the copy cannot be written.
+    """
+    uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        source.backup(target)
-        target.execute("PRAGMA journal_mode=DELETE")  # one file, whatever the source is written as
-    finally:
-        source.close()
-        target.close()
+        with (
+            closing(sqlite3.connect(uri, uri=True, timeout=60)) as source,
+            closing(sqlite3.connect(copy)) as target,
+        ):
+            source.backup(target)
+            # One file, whatever the source is written as.
+            target.execute("PRAGMA journal_mode=DELETE")
+    except sqlite3.DatabaseError as wrong:
+        # Operational: a file that is gone or locked away, or a full disk. Any other: its content.
+        if isinstance(wrong, sqlite3.OperationalError) and path.exists():
+            raise BadInput(f"cannot copy {path} to {copy}: {wrong}") from wrong
+        copy.unlink(missing_ok=True)
+        os.link(path, copy)
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ socket, a link to one); `require` compares a size, known before it is read, with
 """
 
 import errno
+import lzma
 import os
 import resource
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,9 @@ KINDS = {
     stat.S_IFDIR: "a folder",
 }
 SETTINGS = 1 << 20  # bytes that a file of settings has at most; competition.toml has 100
+# Errors of zipfile for damaged content. RuntimeError: a member needs a password or, as
+# NotImplementedError, a compression method that Python lacks.
+UNZIPPABLE = (ValueError, RuntimeError, OverflowError, EOFError, zlib.error, lzma.LZMAError)
 ENTRY = 600  # bytes of memory for an entry of a zip file's directory, of 46 bytes or more
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 REMEDY = "take fewer or smaller files, or a machine with more memory"
@@ -143,14 +148,22 @@ def archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
     Raises:
         OSError: as `opened` does.
-        zipfile.BadZipFile: it is none, or its members share bytes, which multiplies what they unpack to.
+        zipfile.BadZipFile: it is none, its members share bytes, which multiplies what they unpack
+            to, or a member that is read is damaged, encrypted or compressed in an unknown way.
         BadInput: its directory would need more memory than there is.
     """
-    with opened(path) as file:
-        end = zipfile._EndRecData(file)  # no public way tells how large the directory is before it is read
-        if end:
-            require(ENTRY / 46 * end[5], path)
-        with zipfile.ZipFile(file) as whole:
-            if sum(member.compress_size for member in whole.infolist()) > size_of(file):
-                raise zipfile.BadZipFile("its members overlap")
-            yield whole
+    try:
+        with opened(path) as file:
+            end = zipfile._EndRecData(file)  # no public way tells how large the directory is before it is read
+            if end:
+                require(ENTRY / 46 * end[5], path)
+            with zipfile.ZipFile(file) as whole:
+                if (len(whole.infolist()) - end[4]) % 65_536:  # the count has 16 bits
+                    raise zipfile.BadZipFile("its directory lacks members")
+                if sum(member.compress_size for member in whole.infolist()) > size_of(file):
+                    raise zipfile.BadZipFile("its members overlap")
+                yield whole
+    except BadInput:
+        raise
+    except UNZIPPABLE as wrong:
+        raise zipfile.BadZipFile(str(wrong) or type(wrong).__name__) from wrong

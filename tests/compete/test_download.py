@@ -66,6 +66,7 @@ BAD = {
     "damaged": (zipped(DIGITS).replace(b"PK\x03\x04", b"PK\x03\x05", 1), "is not a whole zip file"),
     "climbs out": (zipped({**DIGITS, "../climbed.csv": "no"}), "'../climbed.csv' would be written outside of its folder"),
     "a link": (symlink(), "'passwords' is no plain file"),
+    "a dot": (zipped({**DIGITS, ".": "no"}), "'.' is no plain file; nothing is unpacked"),
     "no archive": (b"<html>Sign in</html>", "is not a whole zip file"),
     "another column": (
         zipped({**DIGITS, "train.csv": WITHOUT}),

@@ -3,8 +3,12 @@
 import sqlite3
 import threading
 
+import pytest
+
 from sweeps import snapshot
 from sweeps.search.record import Record, read, rows
+
+ABOUT = {"arguments": {}, "data": {"fingerprint": "x"}}
 
 
 def test_a_record_that_is_written_to(tmp_path):
@@ -45,6 +49,33 @@ def test_a_record_that_is_written_to(tmp_path):
     fetched = tmp_path / "results.fetched"
     files = sorted(str(path.relative_to(fetched)) for path in fetched.rglob("*") if path.is_file())
     assert files == ["s/record.db", "s/trials/0/model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["50%", "a?b", "a#b", "a%20b"])
+def test_databases_in_a_folder_of_any_name(name, tmp_path):
+    results = tmp_path / name
+    (results / "s").mkdir(parents=True)
+    Record(results / "s" / "record.db", about=ABOUT).close()
+    copy = snapshot.snapshot(results) / "s" / "record.db"
+    assert rows(copy, "drivers")[0]["about"]["data"]["fingerprint"] == "x"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}.fetched"]
+
+
+def test_a_database_that_is_none_or_damaged(tmp_path):
+    """It is taken as it lies there, and all else with it."""
+    results = tmp_path / "results"
+    for name in ("a", "b", "c"):
+        (results / name).mkdir(parents=True)
+        Record(results / name / "record.db", about=ABOUT).close()
+    (results / "a" / "record.db").write_bytes(b"garbage" * 1000)
+    damaged = bytearray((results / "b" / "record.db").read_bytes())
+    damaged[16:18] = b"\x00\x03"  # size of a page
+    (results / "b" / "record.db").write_bytes(damaged)
+    fetched = snapshot.snapshot(results)
+    for name in ("a", "b"):
+        here, copy = (folder / name / "record.db" for folder in (results, fetched))
+        assert here.read_bytes() == copy.read_bytes()
+    assert rows(fetched / "c" / "record.db", "drivers")[0]["about"]["data"]["fingerprint"] == "x"
 
 
 def test_taken_over(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from refusal import refused
 
-from trainable.datasets import load
+from trainable.datasets import csv_file, load
 
 
 def counts(dataset) -> list[int]:
@@ -118,6 +118,22 @@ def test_no_csv_and_files_beside_that_do_not_fit(root, data):
     refused(f"csv:{root}", data, "test.csv should have the same 16 pixel columns as train.csv; it has q0, ")
     (root / "train.csv").write_bytes(b"\xff\xfe\x00")
     refused(f"csv:{root}", data, "cannot read train.csv")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_of_more_than_the_largest_image(channels, root, data, monkeypatch):
+    monkeypatch.setattr(csv_file, "LARGEST", 8)
+    for side in (8, 9):
+        pixels = channels * side * side
+        name = table(
+            root / f"{side}.csv",
+            ",".join(["id", "label", *(f"p{i}" for i in range(pixels))]),
+            pixel_rows(8, pixels, int, lambda i: i % 2),
+        )
+        if side == 8:
+            assert load(name, data).in_shape == (channels, 8, 8)
+    says = f"9.csv has {pixels} columns of pixels, for images of 9 x 9; a side should be 4 to 8"
+    refused(name, data, says)
 
 
 def test_a_val_of_the_users_own_is_said_to_be(root, data):

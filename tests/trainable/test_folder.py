@@ -278,6 +278,15 @@ def test_names_that_cannot_be(root, data):
     refused(name, data, "is not UTF-8")
 
 
+@pytest.mark.parametrize("kind", ["folder", "csv"])
+def test_a_path_that_is_not_utf_8(kind, tmp_path, data):
+    root = tmp_path / os.fsdecode(b"im\xff")
+    put(root, a=2, b=2)
+    refused(f"{kind}:{root}", data, r"dataset .*im\\udcff' is not UTF-8; rename its folder or file")
+    with pytest.raises(BadInput, match="is not UTF-8"):
+        folder.loose(str(root), data, 12, 1, ("a", "b"))
+
+
 def test_a_val_of_the_users_own_is_said_to_be(root, data):
     cut = load(put(root / "cut", a=20, b=20), data)
     given = load(put(root / "given", train__a=20, train__b=20, val__a=3, val__b=3), data)

@@ -3,12 +3,14 @@
 import io
 import json
 import os
+import shutil
 import socket
 import struct
 import subprocess
 import sys
 import zipfile
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 from refusal import refused
 
 from sweeps.choose import kept
@@ -195,6 +198,42 @@ def test_images_that_need_more_memory_than_there_is(root, data, memory):
     load(f"folder:{root}", data, image_size=13)
 
 
+def iptc(inside: bytes) -> bytes:
+    """An IPTC file of 16 x 16 grey pixels with an image of any kind inside."""
+    side = b"\0\x10"
+    fields = {(3, 60): b"\1\0", (3, 20): side, (3, 30): side, (3, 120): b"\5", (8, 10): inside}
+    packed = (struct.pack(">BBBH", 28, *tag, len(value)) + value for tag, value in fields.items())
+    return b"".join(packed) + bytes(5)
+
+
+@pytest.mark.parametrize("kind", ["ICO", "ICNS", "BLP", "IPTC"])
+def test_a_format_with_an_image_inside(kind, root, data):
+    """PIL decodes that one at its own size, which its header does not tell."""
+    put_images(root)
+    inside = Image.new("P" if kind == "BLP" else "L", (16, 16))
+    inside.save(root / "a" / "x.png", "PNG" if kind == "IPTC" else kind)
+    if kind == "IPTC":
+        (root / "a" / "x.png").write_bytes(iptc((root / "a" / "x.png").read_bytes()))
+    with Image.open(root / "a" / "x.png") as image:
+        assert image.format == kind
+    refused(f"folder:{root}", data, "a/x.png cannot be used: it is not an image")
+
+
+def test_a_palette_is_looked_at_where_there_is_memory(root, data, memory, monkeypatch):
+    """PIL decodes the pixels with it."""
+    put_images(root)
+    saves(root, Image.new("P", (1500, 1500)), "x.gif")
+    loaded, load_gif = [], GifImageFile.load
+    monkeypatch.setattr(GifImageFile, "load", lambda self: loaded.append(self.size) or load_gif(self))
+    load(f"folder:{root}", data)
+    assert loaded
+    loaded.clear()
+    memory(80_000_000)
+    says = "x.gif cannot be used: it would need 0.0 GB of memory"
+    refused(f"folder:{root}", data.with_name("other"), says)
+    assert not loaded
+
+
 def test_a_tile_larger_than_its_image(root, data, memory):
     put_images(root)
     tags = {256: 64, 257: 64, 258: 8, 259: 8, 262: 1, 277: 1, 322: 16_000, 323: 16_000, 324: 8, 325: 1}  # 324: where it lies
@@ -279,6 +318,71 @@ def test_members_that_overlap(tmp_path):
     refused("digit-recognizer", tmp_path, "is not a whole zip file .*overlap")
 
 
+DIRECTORY, LOCAL = b"PK\x01\x02", b"PK\x03\x04"
+DAMAGE = {  # signature of the entry: first of its bytes that are changed, what they are changed to
+    "encrypted": (DIRECTORY, 8, b"\x01\x00"),
+    "unknown compression": (DIRECTORY, 10, b"\x62\x00"),
+    "lzma": (DIRECTORY, 10, b"\x0e\x00"),
+    "bzip2": (DIRECTORY, 10, b"\x0c\x00"),
+    "name that is not UTF-8": (DIRECTORY, 8, b"\x00\x08" + bytes(36) + b"\xff"),
+    "local name that is not UTF-8": (LOCAL, 6, b"\x00\x08" + bytes(22) + b"\xff"),
+    "offset beyond the file": (DIRECTORY, 42, b"\xf0\xff\xff\xff"),
+}
+
+
+def zip64_offset(content: bytes, offset: int) -> bytes:
+    """Say of the first member that it lies at `offset`, in a field of 64 bits."""
+    at = content.index(DIRECTORY)
+    length, extra = struct.unpack_from("<HH", content, at + 28)
+    field = struct.pack("<HHQ", 1, 8, offset)
+    entry = bytearray(content[at : at + 46 + length])
+    struct.pack_into("<H", entry, 30, extra + len(field))
+    entry[42:46] = b"\xff" * 4
+    end = content.rindex(b"PK\x05\x06")
+    (size,) = struct.unpack_from("<I", content, end + 12)
+    tail = content[end : end + 12] + struct.pack("<I", size + len(field)) + content[end + 16 :]
+    return content[:at] + bytes(entry) + field + content[at + len(entry) : end] + tail
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "64 bits"])
+def test_a_damaged_zip(damage, tmp_path):
+    path = tmp_path / "digit-recognizer.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
+        for name, text in zip(("train.csv", "test.csv"), digits(20), strict=True):
+            whole.writestr(name, text)
+    content = path.read_bytes()
+    if damage == "64 bits":
+        path.write_bytes(zip64_offset(content, 2**64 - 100))
+    else:
+        entry, at, changed = DAMAGE[damage]
+        at += content.index(entry)
+        old = content[at : at + len(changed)]
+        new = bytes(c or o for c, o in zip(changed, old, strict=True))
+        path.write_bytes(content[:at] + new + content[at + len(changed) :])
+    says = "digit-recognizer.zip is not a whole zip file|cannot read .*digit-recognizer.zip"
+    with pytest.raises(BadInput, match=says):
+        archive.check(path)
+    refused("digit-recognizer", tmp_path, says)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_any_byte_of_a_zip_may_be_damaged(method, tmp_path):
+    """It is refused, or holds what it held."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as whole:
+        whole.writestr("a.txt", "content" * 3)
+        whole.writestr("b.txt", "other" * 3)
+    content = path.read_bytes()
+    for at in range(len(content)):
+        for change in (1, 255):
+            path.write_bytes(content[:at] + bytes([content[at] ^ change]) + content[at + 1 :])
+            with suppress(BadInput):
+                archive.unpack(path, tmp_path / "to")
+                there = {item.name: item.read_text() for item in (tmp_path / "to").iterdir()}
+                assert there == {"a.txt": "content" * 3, "b.txt": "other" * 3}, (at, change)
+                shutil.rmtree(tmp_path / "to")
+
+
 def test_a_directory_of_too_many_members(tmp_path, memory):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as whole:
         for i in range(2000):
@@ -311,6 +415,26 @@ def test_parquet_files_of_more_rows_than_memory(tmp_path, memory):
     assert whole.equals(pq.read_table(DATA / digits_sample.FILE))
     pq.write_table(whole.slice(0, 0), tmp_path / "none.parquet")
     assert tables.parquet(tmp_path / "none.parquet", ["label"]).num_rows == 0
+
+
+def test_a_text_that_grows_in_many_batches(tmp_path, memory):
+    """No batch is large: the sum of all is, and its user's copy of it."""
+    few = pa.array(["x" * 16_000] * 1024 * 6).dictionary_encode().cast(pa.string())
+    pq.write_table(pa.table({"a": few}), tmp_path / "text.parquet")
+    assert (tmp_path / "text.parquet").stat().st_size < 100_000
+    memory(60_000_000)
+    assert tables.parquet(tmp_path / "text.parquet", times=1.0).num_rows == 6144
+    with pytest.raises(BadInput, match="text.parquet would need 0.1 GB of memory"):
+        tables.parquet(tmp_path / "text.parquet")
+
+
+def test_a_text_column_of_more_than_memory(root, data, memory):
+    """The letters are counted while they are read: NumPy needs four bytes for each."""
+    root.mkdir()
+    rows = (f"{i}{'x' * 100_000},{i % 2}\n" for i in range(250))
+    (root / "mine.csv").write_text("image,label\n" + "".join(rows))
+    memory(50_000_000)
+    refused(f"csv:{root / 'mine.csv'}", data, "^mine.csv would need 0.1 GB of memory")
 
 
 def test_what_a_sweep_has_kept(no_file, tmp_path, memory, tiny):
@@ -349,6 +473,33 @@ def test_a_kept_array_that_promises_too_much(promise, tmp_path, memory):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as whole:
         whole.writestr("a.npy", out.getvalue())
     assert cache.cached(tmp_path, "x", 1, make)["a"].tolist() == [0, 1, 2], "made again"
+
+
+def pair() -> dict[str, np.ndarray]:
+    return {"a": np.arange(3), "b": np.array(["x", "yz"])}
+
+
+def test_a_cache_of_two_gibibytes_is_read(tmp_path, monkeypatch):
+    """Its directory ends with a zip64 record, as that of this small one."""
+    with monkeypatch.context() as small:
+        small.setattr(zipfile, "ZIP64_LIMIT", 50)
+        cache.cached(tmp_path, "x", 1, pair)
+    (path,) = (tmp_path / ".cache").iterdir()
+    assert b"PK\x06\x06" in path.read_bytes()
+    again = cache.cached(tmp_path, "x", 1, lambda: pytest.fail("made again"))
+    assert again["b"].tolist() == ["x", "yz"]
+
+
+@pytest.mark.parametrize("change", [lambda byte: byte ^ 1, lambda byte: 0], ids=["flipped", "zero"])
+def test_any_byte_of_a_cache_may_be_damaged(change, tmp_path):
+    cache.cached(tmp_path, "x", 1, pair)
+    (path,) = (tmp_path / ".cache").iterdir()
+    whole = path.read_bytes()
+    for at, byte in enumerate(whole):
+        path.write_bytes(whole[:at] + bytes([change(byte)]) + whole[at + 1 :])
+        again = cache.cached(tmp_path, "x", 1, pair)
+        there = {name: array.tolist() for name, array in again.items()}
+        assert there == {"a": [0, 1, 2], "b": ["x", "yz"]}, at
 
 
 def header(content: dict | bytes, length: int | None = None, data: bytes = b"") -> bytes:

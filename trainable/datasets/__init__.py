@@ -45,6 +45,11 @@ def known() -> str:
 
 def find(name: str) -> Callable[[Path, int | tuple[int, int] | None, int | None], Dataset]:
     """What reads the dataset `name`. Raises BadInput if there is no such name; the files are not looked at."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError as wrong:
+        named = short(repr(name))
+        raise BadInput(f"dataset {named} is not UTF-8; rename its folder or file") from wrong
     kind, colon, path = str(name).partition(":")
     if colon and path and kind in READERS:
         return partial(READERS[kind].load, path)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -22,15 +21,10 @@ def cached(data: Path, name: str, key, make: Callable[[], dict[str, np.ndarray]]
     """
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     path = data / ".cache" / f"{name}-{digest}.npz"
-    try:
-        with reading.archive(path) as archive:
-            promised = sum(member.file_size for member in archive.infolist())
-            with np.load(archive.fp, allow_pickle=False) as kept:
-                reading.require(promised, path)
-                return dict(kept)
-    # Not there, or not whole. MemoryError: an array's header promises more than there is.
-    except (OSError, ValueError, EOFError, MemoryError, zlib.error, zipfile.BadZipFile):
-        pass
+    # Not there, damaged, or too large for the memory: whatever fails, the arrays are made again.
+    with suppress(Exception):
+        if kept := _read(path):
+            return kept
     arrays = make()
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     with suppress(OSError):
@@ -45,6 +39,24 @@ def cached(data: Path, name: str, key, make: Callable[[], dict[str, np.ndarray]]
         for old in sorted(own, key=lambda p: p.stat().st_mtime_ns)[:-KEPT]:
             old.unlink()
     return arrays
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an .npz file, all of it; raises anything for a damaged one.
+
+    np.load does not: it compares the checksum of an array only where that fills its member.
+    """
+    with reading.archive(path) as archive:
+        reading.require(sum(member.file_size for member in archive.infolist()), path)
+        return {name.removesuffix(".npy"): _array(archive, name) for name in archive.namelist()}
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    with archive.open(name) as file:
+        array = np.lib.format.read_array(file, allow_pickle=False)
+        if file.read(1):  # the checksum is compared at the end only
+            raise ValueError(f"{name} holds more than its header promises")
+        return array
 
 
 def stamps(root: Path, names: Iterable[str]) -> list[tuple[str, int, int]]:

@@ -89,7 +89,7 @@ def _parse(sources: dict[str, Path]) -> dict[str, np.ndarray]:
             own = columns.get("id", named[0] if named else None)
             rest = [column for name, column in columns.items() if name != "label" and name not in FILE_COLUMNS]
             if split == "train":
-                out["label_column"], pixels, shape = np.array(label), rest, _shape(len(rest))
+                out["label_column"], pixels, shape = np.array(label), rest, _shape(len(rest), source.name)
             if label is None and split != "test":
                 raise BadInput(f"{source.name} has no column label; it has {_some(columns.values())}")
             if shape and sorted(rest) != sorted(pixels):
@@ -131,11 +131,20 @@ def _some(columns: Iterable[str]) -> str:
     return (", ".join(first) or "none") + (f" and {more} more" if more > 0 else "")
 
 
-def _shape(pixels: int) -> tuple[int, int, int] | None:
-    """(side, side, channels), or None if so many numbers are no square image."""
+def _shape(pixels: int, where: str) -> tuple[int, int, int] | None:
+    """(side, side, channels), or None if so many numbers are no square image.
+
+    Raises:
+        BadInput: the image is larger than a network takes.
+    """
     for channels in (1, 3):
         side = math.isqrt(pixels // channels)
         if side >= SMALLEST and side * side * channels == pixels:
+            if side > LARGEST:
+                raise BadInput(
+                    f"{where} has {pixels:,} columns of pixels, for images of {side} x {side}; "
+                    f"a side should be {SMALLEST} to {LARGEST} pixels"
+                )
             return side, side, channels
     return None
 

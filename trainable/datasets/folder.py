@@ -96,7 +96,7 @@ def _walk(root: Path) -> tuple[list[str], list[str]]:
         relative = Path(where).relative_to(root)
         folders += [(relative / name).as_posix() for name in inside]
         files += [(relative / name).as_posix() for name in names if images.is_image(name)]
-    for name in files:
+    for name in (str(root), *files):
         try:
             name.encode()
         except UnicodeEncodeError as wrong:

@@ -24,8 +24,9 @@ from trainable.errors import BadInput
 FORMAT = 2  # of the cache: count up when what is cached changes
 SIDE = 96  # pixels: the largest chosen unasked; our families work at full size, and memory grows with its square
 BAR = 2000  # images: a progress bar for more
-# What PIL opens by calling another program, or only the header of.
-OTHERS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5"}
+# What PIL opens by calling another program, or only the header of; and those with a whole image of
+# another format inside, whose size PIL does not tell before it decodes it: BLP, ICNS, ICO, IPTC.
+OTHERS = {"EPS", "WMF", "MPEG", "BUFR", "GRIB", "HDF5", "BLP", "ICNS", "ICO", "IPTC"}
 EXTENSIONS = {e for e, f in Image.registered_extensions().items() if f in Image.OPEN and f not in OTHERS}
 FORMATS = sorted(set(Image.OPEN) - OTHERS)
 EXIF_ORIENTATION = 0x0112
@@ -207,9 +208,10 @@ def _look(file: BinaryIO, memory: Memory) -> tuple[int, int, bool]:
         if Image.Image.getexif(image).get(EXIF_ORIENTATION, 1) >= 5:
             width, height = height, width
         grey = image.mode in GREY or image.mode.startswith("I")
-        if image.mode == "P" and (palette := image.getpalette()):
-            colours = np.array(palette).reshape(-1, 3)
-            grey = bool((colours == colours[:, :1]).all())
+        if image.mode == "P":
+            with _room(file, image, memory):  # its palette is decoded with its pixels
+                colours = np.array(image.getpalette() or []).reshape(-1, 3)
+            grey = bool(len(colours) and (colours == colours[:, :1]).all())
         return height, width, grey
 
 
@@ -227,15 +229,22 @@ def _tile(image: Image.Image) -> int:
     return math.prod(sides) if all(isinstance(side, int) for side in sides) else 0
 
 
+@contextmanager
+def _room(file: BinaryIO, image: Image.Image, memory: Memory) -> Iterator[None]:
+    """Take the memory to decode an image. Raises ValueError if there is not as much."""
+    pixels = max(math.prod(image.size), _tile(image))
+    with memory.taken(PER_PIXEL * pixels):
+        if isinstance(file, Metered):
+            file.more(RAW * pixels)
+        yield
+
+
 def _decode(file: BinaryIO, memory: Memory, out: np.ndarray):
     """Read a file into `out`, uint8 [channels, height, width]."""
     channels, height, width = out.shape
     with _opened(file) as image, ExitStack() as stack:
         image.draft(None, (2 * max(height, width),) * 2)  # a large JPEG is decoded at half, quarter or eighth size
-        pixels = max(math.prod(image.size), _tile(image))
-        stack.enter_context(memory.taken(PER_PIXEL * pixels))
-        if isinstance(file, Metered):
-            file.more(RAW * pixels)
+        stack.enter_context(_room(file, image, memory))
         image = ImageOps.exif_transpose(image)
         if image.mode == "F":
             raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 or 16 bits")

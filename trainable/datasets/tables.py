@@ -25,8 +25,28 @@ PER_COLUMN = 9_000  # bytes
 TEXT = 60  # bytes of memory for a short text
 MOST_COLUMNS = 3 * 1024 * 1024 + 16  # the pixels of the largest image, and some others
 HEADER = 64 << 20  # bytes: the names of so many
+STEP = 16 << 20  # bytes that are read before memory is asked for again
 NO_NUMBER = re.compile(r"In CSV column #(\d+): CSV conversion error to int64")  # Arrow's words
 WHOLE = re.compile(r"\s*\d{1,18}\s*", re.ASCII)
+
+
+class Growth:
+    """Memory for a table that grows while it is read; its size in memory is not known before.
+
+    Args:
+        what: for messages.
+        times: memory needed beside what is read already, in multiples of its size.
+    """
+
+    def __init__(self, what: Path | str, times: float):
+        self.what, self.times, self.size, self.asked = what, times, 0, STEP
+
+    def add(self, size: int):
+        """Count more bytes. Raises BadInput unless their need and one more STEP are free."""
+        self.size += size
+        if self.size > self.asked:
+            self.asked = self.size + STEP
+            reading.require(self.times * self.size + STEP, self.what)
 
 
 class Table:
@@ -73,12 +93,14 @@ class Table:
         reading.require((self.size if numbers else 0) + PER_COLUMN * min(len(self.columns), WIDE), self.name)
         self.file.seek(0)
         parts, texts = [], {column: [] for column in text}
+        letters = Growth(self.name, times=4)  # NumPy has four bytes for each
         blocks = self._wide(text, numbers) if len(self.columns) > WIDE else self._narrow(text, numbers)
         try:
             for block, more in blocks:
                 parts.append(block)
                 for column in text:
                     texts[column] += more[column]
+                    letters.add(sum(map(len, more[column])))
         except (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error, EOFError) as wrong:
             if number := NO_NUMBER.search(str(wrong)):
                 column = self.columns[int(number[1])]
@@ -170,8 +192,12 @@ def opened(path: Path) -> Iterator[Table]:
         raise BadInput(f"cannot read {path}: {wrong.strerror}") from wrong
 
 
-def parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+def parquet(path: Path, columns: Sequence[str] | None = None, times: float = 2.0) -> pa.Table:
     """The table in a Parquet file.
+
+    Args:
+        times: memory that its user needs, the table included, in multiples of its size. By default
+            the user copies it, as to_pandas() does.
 
     Raises:
         OSError, pa.ArrowException: it cannot be read, or lacks a column.
@@ -185,15 +211,22 @@ def parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         kept = [i for i, name in enumerate(schema.names) if columns is None or name in columns]
         # A run of equal values takes a few bytes in the file; in memory each row has its own.
         widths = [schema.field(i).type.bit_width / 8 if _has_width(schema.field(i).type) else 8 for i in kept]
-        reading.require(about.num_rows * sum(widths), path)
-        batches = []
+        reading.require(times * about.num_rows * sum(widths), path)
+        batches, growth = [], Growth(path, times - 1)
         for batch in source.iter_batches(batch_size=1024, columns=columns):
-            if batch.nbytes > 16 << 20:  # text: one that the file has once may stand in every row
-                reading.require(batch.nbytes, path)
+            growth.add(sum(map(_size, batch.columns)))
             batches.append(batch)
         if not batches:
             return schema.empty_table().select([schema.names[i] for i in kept])
         return pa.Table.from_batches(batches).unify_dictionaries()
+
+
+def _size(column: pa.Array) -> int:
+    """Bytes in memory: a text that the file has once may stand in every row.
+
+    A dictionary is not counted: batches share it.
+    """
+    return (column.indices if isinstance(column, pa.DictionaryArray) else column).nbytes
 
 
 def _has_width(kind: pa.DataType) -> bool:
