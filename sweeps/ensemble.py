@@ -15,7 +15,7 @@ from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import SUBMISSION, combine
 from sweeps.choose.model import FILE
 from sweeps.flags import results_folder, sweep_folder
-from sweeps.resume import before
+from sweeps.resume import before, blamed
 from sweeps.show import summary
 from trainable.datasets import load
 from trainable.datasets.container import Dataset, as_recorded
@@ -62,6 +62,7 @@ def data_of(folders: list[Path]) -> Dataset:
     """What these sweeps were about, all of them; raises BadInput where they were about different images."""
     asked = [_asked(folder) for folder in folders]
     dataset, image_size, about = asked[0]
+    source = folders[0] / ("record.db" if (folders[0] / "record.db").exists() else stored.SWEEP)
     data = None
     if dataset is None:
         raise BadInput(f"{folders[0]} does not say which dataset it was about; restore it from a copy")
@@ -69,11 +70,12 @@ def data_of(folders: list[Path]) -> Dataset:
         names = f"{folder.name} and {folders[0].name}"
         if other["fingerprint"] != about["fingerprint"]:
             raise BadInput(f"{names} are about different images; combine sweeps of the same data")
-        data = data or load(dataset, image_size=image_size)
+        with blamed(source):
+            data = data or load(dataset, image_size=image_size)
         if data.val_given and bool(other.get("val_given")) != bool(about.get("val_given")):
             raise BadInput(f"one of {names} has trained on the val that the user gave; combine sweeps that have not")
     if data.fingerprint != about["fingerprint"]:
-        raise BadInput(f"the data of {folders[0].name} have changed; bring them back")
+        raise BadInput(f"the data of {folders[0].name} have changed, or {source} is damaged; bring them back")
     return as_recorded(data, about)
 
 

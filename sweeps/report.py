@@ -22,7 +22,7 @@ from trainable import files
 from trainable.datasets import Dataset, load
 from trainable.datasets.container import as_recorded
 from trainable.errors import BadInput, Parser, as_path, listed, run
-from trainable.stored import Damaged
+from trainable.schema import Damaged
 
 HOLDS = ("record.db", "trials.parquet")
 

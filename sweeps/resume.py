@@ -1,7 +1,8 @@
 """What a sweep is resumed from, and what of it may change."""
 
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from sweeps.search.launch import KEEP
 from sweeps.search.record import newest_about, read, rows
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.space import Space
-from trainable import files, stored
+from trainable import files, schema
 from trainable.datasets.container import Dataset, as_recorded
 from trainable.errors import BadInput
 from trainable.record_file import MEND
@@ -60,6 +61,10 @@ class Before:
     phases: dict[str, dict[str, str]]  # files and digests by phase
     seconds: float  # that its drivers have worked
     data: dict = field(default_factory=dict)  # what its sweep.json says of the data
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "record.db"
 
     @cached_property
     def searched(self) -> list[dict]:
@@ -118,7 +123,9 @@ def before(folder: Path) -> Before:
         value = about["arguments"].get(name)
         if value is not None and value not in table:
             where = f"drivers.about.arguments.{name}"
-            raise stored.wrong(str(path), where, value, f"one of {', '.join(table)}", MEND)
+            raise schema.wrong(str(path), where, value, f"one of {', '.join(table)}", MEND)
+    if "space" in about["arguments"] and "max_epochs" not in about["arguments"]:
+        raise schema.Damaged(f"{path}: drivers.about.arguments.max_epochs is missing; {MEND}")
     trials, rungs = read(path)
     return Before(
         folder,
@@ -130,6 +137,17 @@ def before(folder: Path) -> Before:
         sum(row["seconds"] for row in rows(path, "drivers")),
         about["data"],
     )
+
+
+@contextmanager
+def blamed(file: Path | None) -> Iterator[None]:
+    """Say of a BadInput that is raised within which file asked for it; None: the user did."""
+    try:
+        yield
+    except BadInput as wrong:
+        if file is None:
+            raise
+        raise BadInput(f"{wrong}; {file} asks for it, in `arguments`") from wrong
 
 
 def merged(args: Namespace, given: Mapping, earlier: Before) -> Namespace:
@@ -175,7 +193,7 @@ def check_data(earlier: Before, fingerprint: str):
         name = earlier.folder.name
         raise BadInput(
             f"the data of sweep {name} have changed (fingerprint {fingerprint[:12]}, was {earlier.fingerprint[:12]}); "
-            f"bring them back, or begin a new sweep with --warm-start {name}"
+            f"or record.db is damaged; bring them back, or begin a new sweep with --warm-start {name}"
         )
 
 

@@ -1,19 +1,23 @@
 """The JSON files of a sweep's folder as they are read: sweep.json, ensemble.json, times.json."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from sweeps.choose.combine import ENSEMBLES
-from trainable import files, stored
+from trainable import files, schema, stored
 from trainable.record_file import ABOUT
-from trainable.stored import (
+from trainable.schema import (
     DIGESTS,
-    DURATION,
+    OR_INFINITE,
     SCALAR,
     TEXT,
+    TIME,
     YES_OR_NO,
+    Both,
     Damaged,
     Each,
+    Kind,
     Later,
     Many,
     Maybe,
@@ -24,34 +28,47 @@ from trainable.stored import (
 
 SWEEP, ENSEMBLE = "sweep.json", "ensemble.json"
 COMBINE = "restore it from a copy, or combine the sweep again: sweeps/ensemble.py"
-ENDED = {"seconds": number(0), "trials": whole(), "cores_busy": number(0), "busy": Later(TEXT)}
-SCORE = {"errors": whole(), "images": whole(1), "error": number(0, 1), "loss": Later(Maybe(number(0)), None)}
-BEST = {"trial": whole(), "arch": TEXT, "judged": SCORE}
+ENDED = {"seconds": TIME, "trials": whole(), "cores_busy": number(0), "busy": Later(TEXT)}
+SCORE = Both(
+    {"errors": whole(), "images": whole(1), "error": number(0, 1), "loss": Later(Maybe(number(0)), None)},
+    Kind(
+        "errors of so many images, and the error as their share",
+        lambda v: math.isclose(v["error"], v["errors"] / v["images"], abs_tol=1e-6),
+    ),
+)
+# Networks from before partly trained ones took part have no epochs.
+BEST = {
+    "trial": whole(),
+    "arch": TEXT,
+    "judged": SCORE,
+    **dict.fromkeys(("epochs", "of_epochs"), Later(number(above=0), None)),
+    "full": Later(YES_OR_NO, True),
+}
 MEMBER = {
     **BEST,
     "sweep": Later(whole(), 0),
     "view": Later(whole(0, 999), 0),
     "seed": Later(whole(), 0),
     "unlabelled": Later(YES_OR_NO, False),
-    **dict.fromkeys(("epochs", "of_epochs"), Later(number(above=0))),
-    "full": Later(YES_OR_NO),
-    "weight": number(0),
+    "weight": number(0, 1),
     "networks": Many(TEXT, 1),
-    "ms_per_image": DURATION,
+    "ms_per_image": OR_INFINITE,
 }
 CASCADE = {
     "first": SCALAR,  # a member's name, once a trial's number
+    "first_full": Later(YES_OR_NO, True),
     "network": TEXT,
-    "threshold": number(0),
+    "threshold": OR_INFINITE,
     "share_passed_on": number(0, 1),
     "judged": SCORE,
-    "ms_first": DURATION,
-    "ms_per_image": DURATION,
+    "first_judged": Later(SCORE),
+    "ms_first": OR_INFINITE,
+    "ms_per_image": OR_INFINITE,
 }
 SIZE = {"members": Many(whole(), 1), "names": Many(TEXT, 1), "judged": SCORE}
-SIZE |= {"ms_one_network_each": DURATION, "ms_per_image": DURATION}
+SIZE |= {"ms_one_network_each": OR_INFINITE, "ms_per_image": OR_INFINITE}
 ABOUT_ENSEMBLE = {
-    "judged_on": {"split": TEXT, "images": whole(1), "given": Later(YES_OR_NO)},
+    "judged_on": {"split": one_of(("out of fold", "val")), "images": whole(1), "given": Later(YES_OR_NO)},
     "partly_trained": Later(Maybe({"networks": whole(), "taken": YES_OR_NO, "why": TEXT})),
     "unlabelled_taught": Later(YES_OR_NO, False),
     "method": one_of(ENSEMBLES),
@@ -59,18 +76,18 @@ ABOUT_ENSEMBLE = {
     "members": Many(MEMBER, 1),
     "judged": SCORE,
     "test": Later(Maybe(SCORE), None),
-    "ms_per_image": DURATION,
+    "ms_per_image": OR_INFINITE,
     "best_single": BEST,
     "mean_errors_of_members": Later(number(0)),
     "methods": Later(Each({"members": whole(1), "judged": SCORE}), {}),
     "sizes": Later(Many(SIZE), []),
     "cascade": Later(Maybe(CASCADE), None),
-    "submission": Later(Maybe(TEXT), None),
+    "submission": Later(Maybe(one_of(("unlabelled", "test"))), None),
     # Digests: of the files of each network that is asked, and of what lies beside ensemble.json.
     "networks": Later(Each(DIGESTS), {}),
     "files": Later(DIGESTS, {}),
 }
-TIMES = Each({"ms_128": Later(DURATION)})
+TIMES = Each({"ms_128": Later(OR_INFINITE)})
 
 
 def sweep(folder: Path) -> dict:
@@ -83,8 +100,16 @@ def ensemble(folder: Path) -> dict:
     path = folder / ENSEMBLE
     about = stored.read_json(path, ABOUT_ENSEMBLE, COMBINE)
     weights = [member["weight"] for member in about["members"]]
-    if not 0 < sum(weights) < float("inf"):
-        raise stored.wrong(str(path), "members.weight", weights, "weights with a sum above 0", COMBINE)
+    if not math.isclose(sum(weights), 1, abs_tol=1e-6):
+        raise schema.wrong(str(path), "members.weight", weights, "weights with the sum 1", COMBINE)
+    images, judged_on = about["judged"]["images"], about["judged_on"]["images"]
+    if images != judged_on:
+        raise schema.wrong(str(path), "judged_on.images", judged_on, f"{images}, as judged.images is", COMBINE)
+    asked = {name for member in about["members"] for name in member["networks"]}
+    asked |= {about["cascade"]["network"]} if about["cascade"] else set()
+    if about["networks"] and (unknown := asked - about["networks"].keys()):
+        names = f"the digests of all networks that are asked, {min(unknown)!r} among them"
+        raise schema.wrong(str(path), "networks", list(about["networks"]), names, COMBINE)
     return about
 
 

@@ -6,12 +6,17 @@ The sweep is a real one, recorded before files had digests (tests/recorded); thi
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import sqlite3
+import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import safetensors.numpy
 import safetensors.torch
@@ -20,26 +25,29 @@ from damage import RECORDED, bytes_changed, call, cell_changed, change_cell, fie
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweeps import arch_sweep, ensemble, explain, mirror, predict, report, stored, submit, zoo
+from sweeps import arch_sweep, distil, doctor, download, ensemble, explain, mirror, predict, report, snapshot, stored, submit, zoo
 from sweeps.arguments import parse
 from sweeps.choose import members
 from sweeps.choose.combine import ENSEMBLES
 from sweeps.choose.ensemble import combine
 from sweeps.choose.model import Model
 from sweeps.choose.package import package
-from sweeps.resume import before, check_space
+from sweeps.lock import Held
+from sweeps.resume import before, blamed, check_space
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.find_space import find_space
-from sweeps.search.record import Record
+from sweeps.search.record import Record, read
 from sweeps.search.scheduler import SCHEDULERS, rungs
 from sweeps.search.searcher import Search
+from sweeps.show import logged
 from sweeps.warm_start import learn
-from trainable import files, saved, train
+from trainable import files, reading, saved, train
 from trainable import predict as predict_one
 from trainable.datasets import load
-from trainable.errors import BadInput
+from trainable.errors import BadInput, Parser
 from trainable.record_file import VERSION
-from trainable.stored import seal
+from trainable.stored import LARGEST, SMALL, read_json, seal
+from trainable.stored import parse as parse_json
 
 SOME = settings(max_examples=12, derandomize=True, deadline=None, database=None)
 DATA = ("--dataset", "csv:digits")
@@ -52,21 +60,30 @@ def folder(tmp_path_factory):
     shutil.copytree(RECORDED, folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        torch.set_num_threads(1)
-        sweep = folder / "sweep"
-        about = combine([sweep], load("csv:digits"), list(ENSEMBLES), None, print)
-        assert about["networks"].keys() >= {"trials/4", "trials/5"}
-        told = json.loads((sweep / "sweep.json").read_text())
-        stored.write_sealed(sweep / "sweep.json", told)
-        record = Record(sweep / "record.db")
-        record.phase_done("combine", {name: files.digest(sweep / name) for name in arch_sweep.DONE})
-        record.close()
-        (folder / "kept").mkdir()
-        for name in ("sweep.json", "ensemble.json", "predictions.parquet", "submission.csv"):
-            shutil.copy(sweep / name, folder / "kept")
-        few = ("--epochs", "0.1", "--threads", "1", "--set", "convnet.width=2", "--set", "convnet.stages=1")
-        assert call(train.main, *DATA, *few, "--set", "batch_size=16", "--out", "network").status == 0
+        write_anew(folder)
         yield folder
+
+
+def write_anew(folder: Path):
+    """Let this code write what it has not written: digests, what was learned and kept, a network alone."""
+    torch.set_num_threads(1)
+    sweep = folder / "sweep"
+    about = combine([sweep], load("csv:digits"), list(ENSEMBLES), None, print)
+    assert about["networks"].keys() >= {"trials/4", "trials/5"}
+    told = json.loads((sweep / "sweep.json").read_text())
+    stored.write_sealed(sweep / "sweep.json", told)
+    record = Record(sweep / "record.db")
+    record.phase_done("combine", {name: files.digest(sweep / name) for name in arch_sweep.DONE})
+    drawn = {name: read(record.path)[0][1][name] for name in ("params", "distributions")}
+    told = {**drawn, "state": "complete", "values": {0: 1.3, 1: 1.2}}
+    record.learn([told, {**told, "state": "stopped"}], [drawn["params"]])
+    record._db.execute("INSERT INTO restarts VALUES (5, 7.0, 'its machine was taken away')")
+    record.close()
+    (folder / "kept").mkdir()
+    for name in ("sweep.json", "ensemble.json", "predictions.parquet", "submission.csv"):
+        shutil.copy(sweep / name, folder / "kept")
+    few = ("--epochs", "0.1", "--threads", "1", "--set", "convnet.width=2", "--set", "convnet.stages=1")
+    assert call(train.main, *DATA, *few, "--set", "batch_size=16", "--out", "network").status == 0
 
 
 def one_line(main, *arguments) -> str | None:
@@ -93,15 +110,16 @@ def predicted(main, *arguments) -> str:
 def resumed():
     """What arch_sweep.py --resume does before it starts Ray, on a copy of the record."""
     args, earlier = parse(["--resume", "sweep", "--results", "."])
-    space = find_space(args.space)
+    with blamed(earlier.record):
+        space, budgets = find_space(args.space), rungs(args.max_epochs)
     check_space(earlier, space)
     print(arch_sweep.nothing_left(args, earlier), earlier.words())
     shutil.copy("sweep/record.db", "copy.db")
     record = Record(Path("copy.db"))
     try:
         more = {"sampler": SEARCHERS[args.searcher], "scheduler": SCHEDULERS[args.scheduler](), "metric": args.metric}
-        search = Search(space, record, rungs=rungs(args.max_epochs), trials=args.trials, seed=args.seed, **more)
-        print(search.finished, search.started)
+        search = Search(space, record, rungs=budgets, trials=args.trials, seed=args.seed, **more)
+        print(search.finished, search.started, [(trial.state, trial.params) for trial in search.study.trials])
     finally:
         record.close()
 
@@ -119,6 +137,45 @@ def combined(*arguments) -> str:
     about = stored.ensemble(Path("combined"))
     del about["networks"]  # also of the cascade, which is the fastest
     return json.dumps(without_times(about))
+
+
+def page(*arguments) -> str:
+    """A report's page, without the time at which it was written."""
+    text = one_line(report.main, *arguments, "--out", "page.html") or Path("page.html").read_text()
+    return re.sub(r"Written [0-9: -]+", "", text)
+
+
+def mirrored() -> str:
+    """What mirror.py writes beside a record, and what it tells MLflow; nothing of it stays there."""
+    there = [Path("sweep") / name for name in ("trials.parquet", "curves.parquet", "study.db", "report.html")]
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(mirror, "Lock", locked)  # so that MLflow, which is slow, is left to others
+            if wrong := one_line(mirror.main, "sweep"):
+                return wrong
+        tables = [pd.read_parquet(path).to_json() for path in there[:2]]
+        earlier = before(Path("sweep"))
+        told = [logged.parameters({"arguments": earlier.arguments, "data": earlier.data}), *map(logged.columns, earlier.trials)]
+        with contextlib.closing(sqlite3.connect(there[2])) as db:
+            tables += [str(db.execute(f"SELECT * FROM {name}").fetchall()) for name in ("trials", "trial_values", "trial_params")]
+        return json.dumps([told, tables])
+    finally:
+        for path in there:
+            path.unlink(missing_ok=True)
+
+
+def locked(path: Path):
+    """In place of a lock: another driver holds it."""
+    raise Held(f"{path} is held")
+
+
+def distilled() -> str:
+    """The digest of the weights that distil.py teaches."""
+    shutil.rmtree("distilled", ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distil, "measure", lambda *_: {"ms_128": 1.0})
+        wrong = one_line(distil.main, "sweep", "--epochs", "0.1", "--threads", "1", "--out", "distilled")
+    return wrong or files.digest(Path("distilled") / saved.WEIGHTS)
 
 
 def without_times(value):
@@ -142,16 +199,19 @@ READERS = {
     "resume": lambda: said(resumed),
     "learn": lambda: said(learned),
     "train again": lambda: said(train.main, "--trial", "sweep/99"),
+    "page": lambda: page("sweep"),
+    "mirror": mirrored,
+    "distil": distilled,
 }
 # The files that are sealed, or named with a digest by another: any change of a byte is noticed.
 SEALED = {
-    "sweep/ensemble.json": ("predict", "submit", "compare"),
-    "sweep/sweep.json": ("compare",),
+    "sweep/ensemble.json": ("predict", "submit", "compare", "page", "distil"),
+    "sweep/sweep.json": ("compare", "page"),
     "sweep/submission.csv": ("submit",),
     "sweep/times.json": ("combine",),
     "sweep/trials/4/config.json": ("predict", "combine"),
-    "sweep/trials/4/model.safetensors": ("predict", "combine"),
-    "sweep/trials/4/probs.safetensors": ("combine",),
+    "sweep/trials/4/model.safetensors": ("predict", "combine", "distil"),
+    "sweep/trials/4/probs.safetensors": ("combine", "page"),
     "kept/predictions.parquet": ("combine what is kept",),
     "kept/sweep.json": ("combine what is kept",),
     "network/config.json": ("predict one",),
@@ -159,6 +219,7 @@ SEALED = {
 }
 JSON = {name: readers for name, readers in SEALED.items() if name.endswith(".json") and "trials" not in name}
 OF_RECORD = ("explain", "table", "importance", "combine", "resume", "learn", "train again")
+OF_RECORD += ("mirror", "distil")
 
 
 @pytest.fixture(scope="module")
@@ -285,14 +346,27 @@ def test_a_network_from_before_there_were_digests(folder):
         ("temperature", 0, "temperature is 0; it should be a finite number above 0"),
         ("temperature", float("nan"), "temperature is nan"),
         ("method", "guess", "method is 'guess'; it should be one of mean, vote, greedy, weights, best"),
-        ("members.0.weight", float("inf"), "members.0.weight is inf; it should be a finite number of 0 or more"),
+        ("members.0.weight", float("inf"), "members.0.weight is inf; it should be a finite number of 0 or more, at most 1"),
         ("members.0.weight", -1, "members.0.weight is -1"),
-        ("members.*.weight", 0, "weights with a sum above 0"),
+        ("members.*.weight", 0, "members.weight is [0, 0]; it should be weights with the sum 1"),
+        ("members.0.weight", 1, "it should be weights with the sum 1"),
+        ("members.0.networks.0", "../../x", "the digests of all networks that are asked, '../../x' among them"),
+        ("cascade.network", "x", "the digests of all networks that are asked, 'x' among them"),
+        ("judged_on.split", "test", "judged_on.split is 'test'; it should be one of out of fold, val"),
         ("members.0.view", "left", "members.0.view is 'left'; it should be a whole number"),
         ("members.0.view", -1, "members.0.view is -1"),
         ("members.0.networks", [], "members.0.networks is []; it should be a list of 1 or more"),
         ("members", {}, "members is {}; it should be a list of 1 or more"),
         ("cascade.threshold", "x", "cascade.threshold is 'x'"),
+        ("judged.errors", 500, "judged is {'errors': 500, 'images': 100"),
+        ("judged.error", 0.9, "it should be errors of so many images, and the error as their share"),
+        ("best_single.judged.errors", 0, "best_single.judged is {'errors': 0"),
+        ("members.1.judged.images", 7, "members.1.judged is "),
+        ("methods.mean.judged.error", 0, "methods.mean.judged is "),
+        ("sizes.0.judged.errors", 500, "sizes.0.judged is "),
+        ("cascade.judged.errors", 500, "cascade.judged is "),
+        ("cascade.first_judged.errors", 500, "cascade.first_judged is "),
+        ("judged_on.images", 7, "judged_on.images is 7; it should be 100, as judged.images is"),
     ],
 )
 @pytest.mark.parametrize("is_sealed", [True, False])
@@ -305,12 +379,63 @@ def test_values_of_an_ensemble(folder, field, value, says, is_sealed):
     for name in names:
         holders = [item for h in holders for item in (h if name == "*" else [h[int(name) if isinstance(h, list) else name]])]
     for holder in holders:
-        holder[last] = value
+        holder[int(last) if isinstance(holder, list) else last] = value
     with kept(path):
         rest = {name: item for name, item in about.items() if name != "sha256"}
         path.write_text(json.dumps(rest if not is_sealed else {**rest, "sha256": seal(rest)}))
         for read in ("predict", "submit", "compare"):
             refused(read, "ensemble.json", says)
+
+
+def log_probabilities(frame: pd.DataFrame, value: float):
+    frame.loc[3, [name for name in frame if name.startswith("logp")]] = value
+
+
+def one_network(frame: pd.DataFrame):
+    """Let the first member have had a val of the user's: what all its networks said, and one of them, of fewer images."""
+    mine = frame["member"].eq(0) & frame["split"].eq("out of fold")
+    frame.loc[mine, "split"] = "val"
+    frame.loc[mine & frame["image"].ge(90), "split"] = "val of one"
+    frame.loc[frame["split"].eq("val of one"), "image"] = range(10)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda frame: log_probabilities(frame, -1000), "member 0 has wrong values of logp for out of fold"),
+        (lambda frame: log_probabilities(frame, 1000), "member 0 has wrong values of logp for out of fold"),
+        (lambda frame: log_probabilities(frame, 0), "member 0 has wrong values of logp for out of fold"),
+        (lambda frame: log_probabilities(frame, -10), "member 0 has wrong values of logp for out of fold"),
+        (lambda frame: log_probabilities(frame, np.nan), "the column logp_0 has halffloat, 1 missing; it should hold a finite"),
+        (one_network, "member 0 has 10 images val of one, and 90 that judge"),
+        (lambda frame: frame.__setitem__("image", frame["image"] + 0.5), "the column image has double, 0 missing; it should"),
+    ],
+)
+def test_values_of_what_was_kept(folder, change, says):
+    """Where no ensemble.json has its digest."""
+    path = folder / "kept" / "predictions.parquet"
+    with kept(path), kept(folder / "kept" / "ensemble.json"):
+        (folder / "kept" / "ensemble.json").unlink()
+        table = pq.read_table(path)
+        frame = table.to_pandas().astype({"split": str})
+        assert "method" in READERS["combine what is kept"]()
+        change(frame)
+        changed = pa.Table.from_pandas(frame, preserve_index=False)
+        pq.write_table(changed.replace_schema_metadata(table.schema.metadata), path)
+        refused("combine what is kept", "predictions.parquet", says)
+
+
+def test_a_text_that_takes_more_memory_than_there_is(tmp_path, monkeypatch):
+    """An empty list is 3 bytes of JSON and 64 of memory."""
+    monkeypatch.setattr(reading, "free", lambda: 20 * SMALL)
+    text = "[" + "[]," * (SMALL // 3) + "[]]"
+    with pytest.raises(BadInput, match="record.db would need 0.1 GB of memory, and 0.0 GB are free"):
+        parse_json(text, "record.db")
+    assert len(parse_json("[" + "[]," * 9 + "[]]", "record.db")) == 10
+    (tmp_path / "sweep.json").touch()
+    os.truncate(tmp_path / "sweep.json", LARGEST + 1)
+    with pytest.raises(BadInput, match=f"sweep.json has .* a file of its kind has {LARGEST:,} at most"):
+        read_json(tmp_path / "sweep.json")
 
 
 def test_an_edit_by_hand(folder):
@@ -334,6 +459,8 @@ def test_a_network_of_other_classes(folder):
         told["problem"]["classes"] = list("abcd")
         stored.write_sealed(folder / "network" / saved.CONFIG, told)
         about["members"][0]["networks"] = ["../network"]
+        names = (saved.CONFIG, saved.WEIGHTS)
+        about["networks"]["../network"] = {name: files.digest(folder / "network" / name) for name in names}
         stored.write_sealed(path, about)
         refused("predict", "ensemble.json", "other classes or another shape")
 
@@ -424,6 +551,23 @@ def test_a_sweep_from_before_there_were_digests(tmp_path, monkeypatch):
     assert one_line(explain.main, "sweep", "1") is None
 
 
+def of_argv(main):
+    """A command that parses sys.argv, up to that."""
+    parse_args = Parser.parse_args
+
+    def stop(self, *arguments):
+        parse_args(self, *arguments)
+        raise SystemExit(0)
+
+    def parsed(arguments: list[str]):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", [sys.argv[0], *arguments])
+            patch.setattr(Parser, "parse_args", stop)
+            main()
+
+    return parsed
+
+
 # What each command parses, and what it needs besides the flag that is tried.
 COMMANDS = {
     "arch_sweep": (parse, ()),
@@ -434,6 +578,12 @@ COMMANDS = {
     "report": (report.parse, ("sweep",)),
     "submit": (submit.parse, ("sweep",)),
     "mirror": (mirror.parse, ("sweep",)),
+    "download": (download.parse, ()),
+    "ensemble": (of_argv(ensemble.main), ("sweep",)),
+    "predict": (of_argv(predict.main), ("sweep",)),
+    "distil": (of_argv(distil.main), ("sweep",)),
+    "snapshot": (of_argv(snapshot.main), ("results",)),
+    "doctor": (of_argv(doctor.main), ()),
 }
 VALUES = ["", "x", "-1", "0", "nan", "1e400", "1_000", "٣", "../x", "1" * 400, "é" * 200, "a\x00b", "'", "0x10", "1e3"]
 

@@ -1,17 +1,20 @@
 """The tables of a sweep's record.db as they are read: their version, their schema, their rows."""
 
+import re
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 
-from trainable import stored
+from trainable import schema, stored
 from trainable.archs import ARCHS
-from trainable.config import TrialConfig
-from trainable.stored import (
+from trainable.config import EPOCHS, TrialConfig
+from trainable.errors import MOST
+from trainable.schema import (
     ANYTHING,
     DIGESTS,
     SCALAR,
     TEXT,
+    TIME,
     YES_OR_NO,
     Both,
     Damaged,
@@ -24,6 +27,7 @@ from trainable.stored import (
     one_of,
     whole,
 )
+from trainable.stored import LARGEST
 
 VERSION = 1  # of the tables, in PRAGMA user_version; records from before it was written have 0
 # A trial is `running`, then one of these:
@@ -33,22 +37,34 @@ VERSION = 1  # of the tables, in PRAGMA user_version; records from before it was
 #   failed        the reason says why
 STATES = ("running", "complete", "stopped", "interrupted", "failed")
 MEND = "restore the record from a copy, or begin a new sweep"
+PROBS = "probs.safetensors"  # what a network that was handed over says of val, or of every split
 
-_COUNTS = ("trials", "finalists", "finalist_seeds", "folds", "views", "concurrent", "seed")
-_AMOUNTS = ("time_budget", "finalist_epochs", "search_share", "max_latency", "gpus_per_trial")
+YEAR = 365 * 86400.0  # seconds: the longest time that a flag takes
 _SWITCHES = ("last_fit", "use_unlabelled", "download", "submit", "quick")
-# Arguments of a sweep. A zoo has no search, so no metric, scheduler and epochs of one.
+# Arguments of a sweep, in the ranges of its flags (sweeps/arguments.py, sweeps/flags.py). A zoo has
+# no search, so no metric, scheduler and epochs of one.
 ARGUMENTS = {
     "dataset": Later(TEXT, None),
-    "image_size": Later(Maybe(whole(1)), None),
+    "image_size": Later(Maybe(whole(1, 1024)), None),
     "metric": Later(one_of(("val_loss", "val_error")), "val_loss"),
     "scheduler": Later(TEXT, "none"),
-    "max_epochs": Later(Maybe(number(above=0)), None),
-    "cpus_per_trial": Later(whole(1), 1),
+    "max_epochs": Later(number(*EPOCHS)),
+    "search_share": Later(number(0, 1, above=0)),
+    "step_timeout": Later(number(0, YEAR, above=0)),
+    "time_budget": Later(Maybe(number(0, YEAR, above=0))),
+    "trials": Later(Maybe(whole(1, MOST))),
+    "finalists": Later(Maybe(whole(0, 1000))),
+    "finalist_epochs": Later(Maybe(number(*EPOCHS))),
+    "finalist_seeds": Later(Maybe(whole(1, 1000))),
+    "folds": Later(Maybe(whole(2, 1000))),
+    "views": Later(whole(1, 100)),
+    "max_latency": Later(Maybe(number(0, 1e6, above=0))),
+    "seed": Later(whole(0, 2**31)),
+    "concurrent": Later(Maybe(whole(1, MOST))),
+    "cpus_per_trial": Later(whole(1, MOST), 1),
+    "gpus_per_trial": Later(Maybe(number(0, 1))),
     **dict.fromkeys(("space", "searcher", "name"), Later(TEXT)),
     **dict.fromkeys(("ensemble", "address", "mlflow", "warm_start", "resume"), Later(Maybe(TEXT))),
-    **dict.fromkeys(_COUNTS, Later(Maybe(whole(0)))),
-    **dict.fromkeys((*_AMOUNTS, "step_timeout"), Later(Maybe(number(0)))),
     **dict.fromkeys(_SWITCHES, Later(YES_OR_NO)),
 }
 # Description of a driver: in the record, and in sweep.json.
@@ -74,7 +90,7 @@ CONFIG = Both(
     {
         **_TYPED,
         "arch": Later(Kind("an architecture's name", lambda v: isinstance(v, str) and v in ARCHS), _DEFAULT.arch),
-        "epochs": Later(number(above=0), _DEFAULT.epochs),
+        "epochs": Later(number(*EPOCHS), _DEFAULT.epochs),
         **dict.fromkeys(("folds", "fold", "unlabelled", "seed"), Later(whole(0), 0)),
     },
 )
@@ -85,12 +101,12 @@ METRICS = {
     "train_loss": Later(Kind("a number", lambda v: isinstance(v, int | float))),  # it may diverge
     "temperature": Later(number(above=0)),
     "parameters": Later(whole(0)),
-    "engine": Later(TEXT),
-    **dict.fromkeys(("train_s", "eval_s"), Later(number(0), 0.0)),
+    **dict.fromkeys(("engine", "node_ip"), Later(TEXT)),
+    **dict.fromkeys(("train_s", "eval_s"), Later(TIME, 0.0)),
 }
 PARAMS, DISTRIBUTIONS = Each(SCALAR), Each(TEXT)
 TABLES = {
-    "drivers": {"id": whole(), "began": number(), "seconds": number(0), "about": OrEmpty(ABOUT)},
+    "drivers": {"id": whole(), "began": TIME, "seconds": TIME, "about": OrEmpty(ABOUT)},
     "trials": {
         "number": whole(),
         "refits": Later(Maybe(whole()), None),  # a record of version 0.1 has no such column
@@ -100,20 +116,20 @@ TABLES = {
         "state": one_of(STATES),
         "reason": Later(TEXT, ""),
         "trace": Later(TEXT, ""),
-        **dict.fromkeys(("started", "t"), number()),
-        **dict.fromkeys(("ended", "t_ended"), Maybe(number())),
-        **dict.fromkeys(("train_s", "eval_s"), number(0)),
+        **dict.fromkeys(("started", "t", "train_s", "eval_s"), TIME),
+        **dict.fromkeys(("ended", "t_ended"), Maybe(TIME)),
     },
     "rungs": {
-        **dict.fromkeys(("seq", "number", "rung"), whole()),
+        **dict.fromkeys(("seq", "number"), whole()),
+        "rung": whole(0, 999),
         "partial": whole(0, 1),
-        **dict.fromkeys(("at", "t"), number()),
+        **dict.fromkeys(("at", "t"), TIME),
         "metrics": METRICS,
         "files": Maybe(DIGESTS),
     },
     "learned": {"what": one_of(("told", "start")), "data": Each(ANYTHING)},
-    "restarts": {"number": whole(), "t": number(), "reason": TEXT},
-    "phases": {"name": TEXT, "t": number(), "files": DIGESTS},
+    "restarts": {"number": whole(), "t": TIME, "reason": TEXT},
+    "phases": {"name": TEXT, "t": TIME, "files": DIGESTS},
 }
 TOLD = {
     "params": PARAMS,
@@ -139,9 +155,17 @@ def unreadable(path: Path, error: Exception) -> Damaged:
 
 
 def rows(path: Path, table: str, order: str = "rowid", whole_file: bool = False) -> list[dict]:
-    """A table of a record: JSON is decoded, columns that were invented later have their defaults.
+    """A table of a record, as `tables` gives it; raises Damaged."""
+    return tables(path, {table: order}, whole_file)[table]
+
+
+def tables(path: Path, orders: Mapping[str, str], whole_file: bool = False) -> dict[str, list[dict]]:
+    """Tables of a record, by name, all as they were at one moment: a driver may be writing to them.
+
+    JSON is decoded, columns that were invented later have their defaults.
 
     Args:
+        orders: by what the rows of each are sorted.
         whole_file: let SQLite look through all of the file first.
 
     Raises:
@@ -152,17 +176,26 @@ def rows(path: Path, table: str, order: str = "rowid", whole_file: bool = False)
     try:
         db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=60)
         try:
+            db.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LARGEST)  # a generated column can be as long as it likes
+            db.execute("BEGIN")
             refuse_newer(db, path)
             if whole_file and (said := db.execute("PRAGMA quick_check(1)").fetchone()) != ("ok",):
                 raise sqlite3.DatabaseError(str(said[0]).splitlines()[-1])
+            # A view may be a query that has no end.
+            real = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0")}
+            if missing := orders.keys() - real:
+                raise sqlite3.DatabaseError(f"it has no table {min(missing)}")
             db.row_factory = sqlite3.Row
-            found = [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY {order}")]
+            found = {
+                table: [dict(row) for row in db.execute(f"SELECT * FROM {table} ORDER BY {order}")]
+                for table, order in orders.items()
+            }
         finally:
             db.close()
     # UnicodeDecodeError: a name or a text in the file is not UTF-8, and so is what SQLite says of it.
     except (sqlite3.DatabaseError, OverflowError, UnicodeDecodeError) as error:
         raise unreadable(path, error) from error
-    return [_row(path, table, place, row) for place, row in enumerate(found)]
+    return {table: [_row(path, table, place, row) for place, row in enumerate(there)] for table, there in found.items()}
 
 
 def _row(path: Path, table: str, place: int, row: dict) -> dict:
@@ -171,14 +204,17 @@ def _row(path: Path, table: str, place: int, row: dict) -> dict:
     for name in _JSON & row.keys():
         source = f"{path}: {where}.{name}"
         if not isinstance(row[name], str):
-            raise stored.wrong(str(path), f"{where}.{name}", row[name], "JSON", MEND)
+            raise schema.wrong(str(path), f"{where}.{name}", row[name], "JSON", MEND)
         row[name] = stored.parse(row[name], source, MEND)
-    row = stored.checked(row, TABLES[table], str(path), where, MEND)
+    row = schema.checked(row, TABLES[table], str(path), where, MEND)
     if table == "learned" and row["what"] == "told":
-        row["data"] = stored.checked(row["data"], TOLD, str(path), f"{where}.data", MEND)
+        row["data"] = schema.checked(row["data"], TOLD, str(path), f"{where}.data", MEND)
         values = row["data"]["values"]
-        if not all(rung.isascii() and rung.isdecimal() for rung in values):
-            raise stored.wrong(str(path), f"{where}.data.values", values, "losses by rung", MEND)
+        if not all(re.fullmatch(r"[0-9]|[1-9][0-9]{1,2}", rung) for rung in values) or (
+            row["data"]["state"] == "complete" and not values
+        ):
+            words = "losses by rung, one at least of a complete trial"
+            raise schema.wrong(str(path), f"{where}.data.values", values, words, MEND)
     elif table == "learned":
-        row["data"] = stored.checked(row["data"], PARAMS, str(path), f"{where}.data", MEND)
+        row["data"] = schema.checked(row["data"], PARAMS, str(path), f"{where}.data", MEND)
     return row

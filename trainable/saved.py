@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from trainable import stored
+from trainable import schema, stored
 from trainable.archs import build_network
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
-from trainable.stored import DIGESTS, SCALAR, TEXT, Damaged, Each, Kind, Later, Many, Maybe, number
+from trainable.schema import DIGESTS, SCALAR, TEXT, Damaged, Each, Kind, Later, Many, Maybe, number
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 MEND = "copy the network again, or train it again"
@@ -92,9 +92,9 @@ def described(text: bytes, path: Path | str = CONFIG) -> tuple[dict, Problem]:
     channels, classes = told["in_shape"][0], told["classes"]
     for name in ("mean", "std"):
         if len(told[name]) not in (1, channels):
-            raise stored.wrong(str(path), f"problem.{name}", told[name], f"{channels} numbers, one a channel", MEND)
+            raise schema.wrong(str(path), f"problem.{name}", told[name], f"{channels} numbers, one a channel", MEND)
     if len(set(classes)) < len(classes):
-        raise stored.wrong(str(path), "problem.classes", classes, "different names", MEND)
+        raise schema.wrong(str(path), "problem.classes", classes, "different names", MEND)
     told["seen"] = told["seen"] or [told["dataset"]]
     lists = {name: tuple(told[name]) for name in ("in_shape", "classes", "seen")}
     known = {name: told[name] for name in ("dataset", "mean", "std", "temperature")}

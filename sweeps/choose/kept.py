@@ -24,14 +24,17 @@ from trainable import files
 from trainable.datasets.container import Dataset
 from trainable.ray_trial import in_view
 from trainable.record_file import METRICS
-from trainable.stored import DURATION, TEXT, YES_OR_NO, Damaged, Many, from_json, number, whole
-from trainable.stored_tables import read_table
+from trainable.schema import OR_INFINITE, TEXT, YES_OR_NO, Damaged, Many, number, whole
+from trainable.stored import from_json
+from trainable.stored_tables import FINITE, TEXTS, WHOLE, read_table
 
 FILE = "predictions.parquet"
 JUDGED = "out of fold"  # the split that judges finalists
 GIVEN, OF_ONE = "val", "val of one"  # where the user gave it
 FIELDS = ("trial", "arch", "metrics", "unlabelled", "view", "seed")  # of a member, kept as they are
 LEAST = 1e-7  # a probability counts as at least so much
+ROUNDED = 0.05  # that a sum of probabilities can be off, for they are kept as float16
+LOWEST = (1 + ROUNDED) * float(np.log(LEAST))
 AGAIN = "copy it again"
 ABOUT = {
     **dict.fromkeys(("trial", "view", "seed", "number"), whole()),
@@ -39,7 +42,7 @@ ABOUT = {
     "metrics": METRICS,
     "unlabelled": YES_OR_NO,
     "temperature": number(above=0),
-    "ms": DURATION,
+    "ms": OR_INFINITE,
     "networks": whole(1, 100_000),
 }
 
@@ -94,7 +97,7 @@ def read(folder: Path, data: Dataset) -> list[Member]:
     path = folder / FILE
     named = stored.ensemble(folder)["files"] if (folder / stored.ENSEMBLE).exists() else {}
     logs = [f"logp_{c}" for c in range(len(data.classes))]
-    columns = {"member": "number", "split": "text", "image": "number", **dict.fromkeys(logs, "number")}
+    columns = {"member": WHOLE, "split": TEXTS, "image": WHOLE, **dict.fromkeys(logs, FINITE)}
     table = read_table(path, columns, named.get(FILE, ""), stored.ENSEMBLE, AGAIN)
     table_about = from_json((table.schema.metadata or {}).get(b"members", b""), Many(ABOUT, 1), f"{path}: members", AGAIN)
     frame = table.to_pandas()
@@ -102,11 +105,13 @@ def read(folder: Path, data: Dataset) -> list[Member]:
     out = []
     for i, about in enumerate(table_about):
         mine = frame[frame["member"] == i].groupby("split", observed=True)
-        said = {split: _probs(part, rows.get(split, len(part)), logs, path) for split, part in mine}
+        said = {split: _probs(part, rows.get(split, len(part)), logs, f"{path}: member {i}") for split, part in mine}
         if not {JUDGED, GIVEN} & said.keys():
             raise Damaged(f"{path}: member {i} says nothing of the images that judge it; {AGAIN}")
         val = said.pop(JUDGED if JUDGED in said else GIVEN)
         one = said.pop(OF_ONE, None)
+        if one is not None and len(one) != len(val):
+            raise Damaged(f"{path}: member {i} has {len(one):,} images {OF_ONE}, and {len(val):,} that judge; {AGAIN}")
         probs = {in_view(split, about["view"]): values for split, values in said.items()}
         where = folder / "trials" / str(about["number"])
         network = Said(about["number"], about["arch"], where, about["temperature"], about["digest"], about["ms"], probs)
@@ -116,10 +121,14 @@ def read(folder: Path, data: Dataset) -> list[Member]:
     return out
 
 
-def _probs(part: pd.DataFrame, rows: int, logs: list[str], path: Path) -> np.ndarray:
+def _probs(part: pd.DataFrame, rows: int, logs: list[str], where: str) -> np.ndarray:
     """A member's probabilities of a split; their rows sum to 1 again."""
-    values = part[logs].to_numpy(np.float32)
-    if len(part) != rows or not np.array_equal(part["image"], np.arange(rows)) or not np.isfinite(values).all():
-        raise Damaged(f"{path} is not about the {rows:,} images of {part['split'].iloc[0]}, or damaged; {AGAIN}")
-    probs = np.exp(values)
-    return probs / probs.sum(axis=1, keepdims=True)
+    values, split = part[logs].to_numpy(np.float32), part["split"].iloc[0]
+    if len(part) != rows or not np.array_equal(part["image"], np.arange(rows)):
+        raise Damaged(f"{where} is not about the {rows:,} images of {split}, or damaged; {AGAIN}")
+    probs = np.exp(values.clip(-80, 80))
+    total = probs.sum(axis=1, keepdims=True)
+    if values.min() < LOWEST or values.max() > 0 or np.abs(total - 1).max() > ROUNDED:
+        limits = f"{LOWEST:.1f} to 0, of probabilities with the sum 1"
+        raise Damaged(f"{where} has wrong values of logp for {split}; they should be {limits}; {AGAIN}")
+    return probs / total

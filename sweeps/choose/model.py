@@ -12,7 +12,7 @@ from trainable.augment import can_view
 from trainable.datasets.container import Split
 from trainable.errors import BadInput
 from trainable.predict import Network, answer, read
-from trainable.stored import Damaged
+from trainable.schema import Damaged
 
 FILE = stored.ENSEMBLE
 

@@ -2,9 +2,10 @@
 
 import io
 import math
+import re
 import shutil
 import time
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,8 @@ import pandas as pd
 from sweeps import layout
 from trainable import files
 from trainable.datasets.competition import METRICS
-from trainable.stored import content, verify, wrong
+from trainable.schema import TEXT, TIME, Kind, Later, Maybe, checked, number, one_of, whole
+from trainable.stored import content, verify
 from trainable.stored_tables import read_table
 
 FILE = layout.LEDGER
@@ -68,6 +70,21 @@ class Entry:
         return self.estimate > other.estimate if METRICS[self.metric] else self.estimate < other.estimate
 
 
+_MARK = re.compile(r"(^| )[a-zA-Z0-9_-]{1,100}\Z")  # the end of a message
+ENTRY = {
+    **dict.fromkeys(("competition", "dataset", "sweep", "digest", "judged_on"), TEXT),
+    "metric": one_of(METRICS),
+    **dict.fromkeys(("estimate", "low", "high"), number()),
+    "images": whole(1),
+    "message": Kind("a text that ends with the name of a file", lambda v: isinstance(v, str) and _MARK.search(v)),
+    "state": Later(one_of(STATES)),
+    **dict.fromkeys(("queued", "sent", "scored"), Later(TIME)),
+    **dict.fromkeys(("ref", "reason"), Later(TEXT)),
+    "score": Later(Maybe(number())),  # Parquet keeps NaN as nothing
+    **dict.fromkeys(("place", "teams"), Later(whole())),
+}
+
+
 class Ledger:
     """Read anew at every look and written whole at every change; who changes it holds the lock."""
 
@@ -78,19 +95,9 @@ class Ledger:
         """The oldest first; raises BadInput where the file is damaged."""
         if not self.path.exists():
             return []
-        kinds = {field.name: "text" if field.type is str else "number" for field in fields(Entry)}
-        needed = {field.name: kinds[field.name] for field in fields(Entry) if field.default is MISSING}
-        there = read_table(self.path, needed, mend=MEND).to_pandas().to_dict("records")
-        return [self._entry({name: row[name] for name in kinds if name in row}) for row in there]
-
-    def _entry(self, row: dict) -> Entry:
-        known = {"metric": METRICS, "state": STATES}
-        for field in fields(Entry):
-            name, value = field.name, row.get(field.name, field.default)
-            fits = isinstance(value, str) if field.type is str else isinstance(value, int | float)
-            if not fits or value not in known.get(name, (value,)):
-                raise wrong(str(self.path), name, value, f"one of {', '.join(known[name])}" if name in known else "another", MEND)
-        return Entry(**row)
+        rows = enumerate(read_table(self.path, mend=MEND).to_pylist())
+        rows = (checked(row, ENTRY, str(self.path), f"row {number}", MEND) for number, row in rows)
+        return [Entry(**{name: row[name] for name in ENTRY if row.get(name) is not None}) for row in rows]
 
     def open(self) -> list[Entry]:
         """What has not come to its end."""

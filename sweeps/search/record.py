@@ -8,16 +8,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
-from optuna.distributions import BaseDistribution, json_to_distribution
+from sweeps.search.plausible import check_learned, check_rungs, check_trials
+from trainable.record_file import STATES, VERSION, refuse_newer, rows, tables, unreadable
 
-from trainable.record_file import MEND, STATES, VERSION, refuse_newer, rows, unreadable
-from trainable.saved import WEIGHTS
-from trainable.stored import Damaged
-
-__all__ = ["STATES", "Record", "check_drawn", "newest_about", "read", "rows"]
+__all__ = ["STATES", "Record", "newest_about", "read", "rows"]
 
 # `t` is seconds that drivers had worked on the sweep: it never goes back, whatever the clock does.
 SCHEMA = """
@@ -255,41 +251,12 @@ def read(path: Path) -> tuple[list[dict], list[dict]]:
     Raises:
         BadInput: the file is no record, or damaged.
     """
-    trials, rungs = rows(path, "trials", "number", whole_file=True), rows(path, "rungs", "number, rung")
-    searched = {trial["number"] for trial in trials if trial["refits"] is None}
-    for place, trial in enumerate(trials):
-        where = f"{path}: trials {trial['number']}"
-        if trial["number"] != place:
-            raise Damaged(f"{path}: trials: number {place} is missing; {MEND}")
-        if trial["refits"] is not None and trial["refits"] not in searched:
-            raise Damaged(f"{where}.refits is {trial['refits']}, and the search has no such trial; {MEND}")
-        check_drawn(trial, where)
-    known = {trial["number"] for trial in trials}
-    for rung in rungs:
-        where = f"{path}: rungs {rung['number']} rung {rung['rung']}"
-        if rung["number"] not in known:
-            raise Damaged(f"{where}: there is no such trial; {MEND}")
-        if rung["files"] and not {WEIGHTS, "temperature"} <= rung["files"].keys() | rung["metrics"].keys():
-            raise Damaged(f"{where}: it has files, and no {WEIGHTS} or no temperature; {MEND}")
+    orders = {"trials": "number", "rungs": "number, rung", "learned": "rowid"}
+    trials, rungs, learned = tables(path, orders, whole_file=True).values()
+    check_trials(path, trials)
+    check_learned(path, learned)
+    check_rungs(path, trials, rungs)
     return trials, rungs
-
-
-def check_drawn(trial: Mapping, where: str):
-    """Raises Damaged unless Optuna takes a trial's `params` as drawn from its `distributions`."""
-    for name, text in trial["distributions"].items():
-        try:
-            distribution = _distribution(text)
-            fits = name not in trial["params"] or distribution._contains(distribution.to_internal_repr(trial["params"][name]))
-        except Exception as wrong:  # Optuna's, of many kinds
-            raise Damaged(f"{where}.distributions.{name} is none of Optuna's ({wrong}); {MEND}") from wrong
-        if not fits:
-            value = trial["params"][name]
-            raise Damaged(f"{where}.params.{name} is {value!r}, which its distribution does not have; {MEND}")
-
-
-@lru_cache(maxsize=4096)
-def _distribution(text: str) -> BaseDistribution:
-    return json_to_distribution(text)
 
 
 def newest_about(path: Path) -> dict | None:

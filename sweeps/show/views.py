@@ -13,17 +13,25 @@ from sweeps.show import trained
 from trainable import files
 from trainable.archs import ARCHS
 from trainable.config import TrialConfig
-from trainable.stored_tables import read_table
+from trainable.schema import MEND, Damaged, Later
+from trainable.stored_tables import FINITE, FLAGS, NUMBERS, TEXTS, WHOLE, WHOLE_OR_NOTHING, read_table
 
 ENDS = tuple(state for state in STATES if state != "running")
 # Columns that the views need where no record is left, and what they hold.
 COLUMNS = {
     "trials": {
-        **dict.fromkeys(("state", "reason", "family", "arch"), "text"),
-        **dict.fromkeys(("trial", "budget", "val_error", "val_loss", "parameters"), "number"),
-        **dict.fromkeys(("t", "seconds", "train_s", "eval_s", "epochs"), "number"),
+        "trial": WHOLE,
+        "refits": Later(WHOLE_OR_NOTHING),
+        **dict.fromkeys(("state", "reason", "family", "arch", "optimizer", "lr_schedule"), TEXTS),
+        **dict.fromkeys(("t", "seconds", "train_s", "eval_s", "epochs", "lr"), FINITE),
+        **dict.fromkeys(("budget", "val_error", "val_loss", "parameters"), NUMBERS),
+        "ms": Later(NUMBERS),
     },
-    "curves": dict.fromkeys(("trial", "rung", "partial", "budget", "val_error", "val_loss"), "number"),
+    "curves": {
+        **dict.fromkeys(("trial", "rung"), WHOLE),
+        "partial": FLAGS,
+        **dict.fromkeys(("t", "budget", "val_error", "val_loss"), FINITE),
+    },
 }
 LATER = {"refits": "Int64", "ms": "float64"}  # of trials, which old tables lack
 OF_LAST_RUNG = ("budget", "val_error", "val_loss", "train_loss", "parameters")
@@ -33,19 +41,14 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """A row a trial, with its last metrics and its configuration, and a row a rung. Where there is no record, as in
     results/records/, what `write_tables` made of it."""
     if not (folder / "record.db").exists():
-        found = (read_table(folder / f"{name}.parquet", columns).to_pandas() for name, columns in COLUMNS.items())
-        trials, curves = found
-        absent = {name: pd.Series(pd.NA, trials.index, "Float64") for name in LATER if name not in trials}
-        trials = trials.assign(**absent).astype(LATER)
-        return trials.assign(training=trained.training(trials)), curves
+        return _kept(folder)
     trials, rungs = read(folder / "record.db")
     restarts = Counter(row["number"] for row in rows(folder / "record.db", "restarts"))
-    curves = pd.DataFrame(
-        [
-            {"trial": r["number"], "rung": r["rung"], "partial": bool(r["partial"]), "at": r["at"], "t": r["t"], **r["metrics"]}
-            for r in rungs
-        ]
-    )
+    curves = []
+    for r in rungs:
+        row = {"trial": r["number"], "rung": r["rung"], "partial": bool(r["partial"])}
+        curves.append(_beside({**row, "at": r["at"], "t": r["t"]}, r["metrics"]))
+    curves = pd.DataFrame(curves)
     last = {r["number"]: r["metrics"] for r in rungs}
     evaluated = Counter(r["number"] for r in rungs)
     about = newest_about(folder / "record.db")
@@ -54,29 +57,47 @@ def tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     for trial in trials:
         number = trial["number"]
         metrics = {name: last.get(number, {}).get(name) for name in OF_LAST_RUNG}
-        table.append(
-            {
-                "trial": number,
-                "refits": trial["refits"],
-                "state": trial["state"],
-                "reason": trial["reason"],
-                "restarts": restarts[number],
-                "family": ARCHS[trial["config"]["arch"]].family,
-                **metrics,
-                "started": trial["started"],
-                "t": trial["t"],
-                "seconds": (trial["t_ended"] or trial["t"]) - trial["t"],
-                "train_s": trial["train_s"],
-                "eval_s": trial["eval_s"],
-                "ms": _ms(trial, evaluated[number], data),
-                **trial["config"],
-                "engine": last.get(number, {}).get("engine", trial["config"]["engine"]),  # what the probe found
-            }
-        )
+        row = {
+            "trial": number,
+            "refits": trial["refits"],
+            "state": trial["state"],
+            "reason": trial["reason"],
+            "restarts": restarts[number],
+            "family": ARCHS[trial["config"]["arch"]].family,
+            **metrics,
+            "started": trial["started"],
+            "t": trial["t"],
+            "seconds": (trial["t_ended"] or trial["t"]) - trial["t"],
+            "train_s": trial["train_s"],
+            "eval_s": trial["eval_s"],
+            "ms": _ms(trial, evaluated[number], data),
+        }
+        engine = last.get(number, {}).get("engine", trial["config"]["engine"])  # what the probe found
+        table.append({**_beside(row, trial["config"]), "engine": engine})
     if not table:  # it has just begun
         return _nothing()
     trials = pd.DataFrame(table).astype({"refits": "Int64"})
     return trials.assign(training=trained.training(trials)), curves if len(curves) else _nothing()[1]
+
+
+def _kept(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tables as `write_tables` wrote them; raises Damaged."""
+    trials, curves = (read_table(folder / f"{name}.parquet", kinds).to_pandas() for name, kinds in COLUMNS.items())
+    if not len(trials):
+        return _nothing()
+    with_result = set(trials["trial"][trials["val_loss"].notna()])
+    twice = trials.duplicated("trial").any() or curves.duplicated(["trial", "rung"]).any()
+    if twice or with_result != set(curves["trial"]):
+        both = f"{folder / 'trials.parquet'} and curves.parquet"
+        raise Damaged(f"{both} do not fit: each should have a trial or a rung once, and the same trials; {MEND}")
+    absent = {name: pd.Series(pd.NA, trials.index, "Float64") for name in LATER if name not in trials}
+    trials = trials.assign(**absent).astype(LATER)
+    return trials.assign(training=trained.training(trials)), curves if len(curves) else _nothing()[1]
+
+
+def _beside(row: Mapping, others: Mapping) -> dict:
+    """A row with other fields behind its own, which have precedence: a damaged record may name one as we do."""
+    return {**row, **others, **row}
 
 
 def _nothing() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -105,7 +126,9 @@ def write_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def write_parquet(path: Path, table: pd.DataFrame):
-    """Whole or absent."""
+    """Whole or absent. A column of numbers and words, as a knob may have them, becomes words."""
+    mixed = [name for name in table if pd.api.types.infer_dtype(table[name]) in ("mixed", "mixed-integer")]
+    table = table.assign(**{name: table[name].map(str, na_action="ignore") for name in mixed})
     buffer = io.BytesIO()
     table.to_parquet(buffer, index=False, write_page_checksum=True)
     files.write(path, buffer.getvalue())

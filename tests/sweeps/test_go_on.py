@@ -1,5 +1,6 @@
 """A search that is cut off and goes on from its record decides as one that was never cut off. No training, no Ray."""
 
+import json
 import random
 
 import pytest
@@ -127,6 +128,10 @@ def test_with_several_at_once_nothing_is_lost_or_done_twice(tmp_path):
     assert sum(r["rung"] == 2 for r in rungs) == complete
 
 
+def handed_over(number: int) -> dict[str, str]:
+    return dict.fromkeys(("model.safetensors", "probs.safetensors"), f"new {number}")
+
+
 def test_a_lost_network_is_trained_again_and_changes_no_decision(tmp_path):
     """faults.md 14."""
     path = tmp_path / "record.db"
@@ -140,7 +145,7 @@ def test_a_lost_network_is_trained_again_and_changes_no_decision(tmp_path):
     trained = []
     while job := search.ask():
         for rung in range(3):
-            again = {**result(job.config, rung), "files": f'{{"model.safetensors": "new {job.number}"}}'}
+            again = {**result(job.config, rung), "files": json.dumps(handed_over(job.number))}
             trained.append((job.number, rung))
             if not search.hear(job.number, again):
                 break
@@ -148,7 +153,7 @@ def test_a_lost_network_is_trained_again_and_changes_no_decision(tmp_path):
     assert facts(path) == before
     assert [(t.number, t.state) for t in search.study.trials] == told
     last = {r["number"]: r["files"] for r in rows(path, "rungs", "seq")}
-    assert (last[best], last[stopped]) == ({"model.safetensors": f"new {best}"}, {"model.safetensors": f"new {stopped}"})
+    assert (last[best], last[stopped]) == (handed_over(best), handed_over(stopped))
     assert trained.count((best, 2)) == 1
 
 

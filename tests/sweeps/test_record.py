@@ -1,3 +1,6 @@
+import contextlib
+import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -5,9 +8,13 @@ import sys
 import time
 
 import pytest
+from optuna.distributions import FloatDistribution, distribution_to_json
 
+from sweeps.resume import before
 from sweeps.search.keeper import Keeper
 from sweeps.search.record import Record, read, rows
+from sweeps.show import views
+from trainable import ray_trial, record_file
 from trainable.config import TrialConfig
 from trainable.errors import BadInput, NoRoom
 
@@ -39,22 +46,24 @@ def test_what_was_written_survives_a_kill(tmp_path):
     assert len(rungs) in (len(trials), len(trials) - 1)
 
 
-FULL = {**METRICS, "val_loss": 0.25, "temperature": 1.0}  # of a network that was handed over
+# Of a network that was handed over.
+FULL = {**METRICS, "val_loss": 0.25, "temperature": 1.0}
+FILES = {"model.safetensors": "abc", "probs.safetensors": "def"}
 
 
 def test_a_reader_does_not_disturb(tmp_path):
     """It goes on reading until the rung is written: a writer who had to wait for it would give up."""
     path = tmp_path / "record.db"
     record = Record(path)
-    record.trial_started(0, CONFIG, {"arch": "convnet"}, {})
+    record.trial_started(0, CONFIG, {}, {})
     reader = sqlite3.connect(path)
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM trials").fetchall()
-    record.rung(0, 0, FULL, {"model.safetensors": "abc"})
+    record.rung(0, 0, FULL, FILES)
     reader.close()
     trials, rungs = read(path)
     assert trials[0]["config"] == CONFIG
-    assert (rungs[0]["metrics"], rungs[0]["files"]) == (FULL, {"model.safetensors": "abc"})
+    assert (rungs[0]["metrics"], rungs[0]["files"]) == (FULL, FILES)
 
 
 def test_a_record_from_before_there_were_finalists(tmp_path):
@@ -65,7 +74,7 @@ def test_a_record_from_before_there_were_finalists(tmp_path):
     assert read(path) == ([], [])
     record = Record(path)
     record.trial_started(0, CONFIG, {}, {})
-    record.trial_started(1, CONFIG, {}, {}, 0)
+    record.trial_started(1, {**CONFIG, "folds": 2}, {}, {}, 0)
     assert [trial["refits"] for trial in read(path)[0]] == [None, 0]
 
 
@@ -91,7 +100,7 @@ def test_time_never_goes_back(tmp_path, monkeypatch):
         monkeypatch.setattr(time, "time", lambda clock=clock: clock)
         record.trial_started(len(times), CONFIG, {}, {})
         monkeypatch.setattr(time, "time", lambda clock=clock: clock - 1e6)
-        record.trial_ended(len(times), "complete", "")
+        record.rung(len(times), 0, METRICS, {}, end=("complete", ""))
         times += [row["t"] for row in read(path)[0][len(times) :]]
         record.close()
     trials, _ = read(path)
@@ -139,6 +148,105 @@ def test_a_record_that_is_cut_short_is_refused(tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(BadInput, match="cannot be read as a sweep's record"):
         read(path)
+
+
+OF_LR = distribution_to_json(FloatDistribution(1e-3, 1e-1))
+TOLD = {"params": {"lr": 0.01}, "distributions": {"lr": OF_LR}, "state": "complete", "values": {"0": 0.5}}
+FIELDS = ("trials", "started"), ("trials", "t_ended"), ("rungs", "at"), ("drivers", "began"), ("restarts", "t")
+
+
+def set_config(**fields) -> str:
+    return f"UPDATE trials SET config = '{json.dumps({**CONFIG, **fields})}' WHERE number = 1"
+
+
+def set_told(**fields) -> str:
+    return f"UPDATE learned SET data = '{json.dumps({**TOLD, **fields})}'"
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        ("DELETE FROM rungs WHERE number = 0", "trials 0.state is 'complete', and it has passed no rung"),
+        ("UPDATE rungs SET partial = 1", "trials 0.state is 'complete', and it has passed no rung"),
+        ("UPDATE trials SET params = '{}'", "trials 0: lr is in one of params and distributions alone"),
+        ("UPDATE trials SET distributions = '{}'", "trials 0: lr is in one of params and distributions alone"),
+        ('UPDATE rungs SET files = \'{"model.safetensors": "abc"}\'', "it has files, and no probs.safetensors"),
+        ("UPDATE rungs SET rung = 1000", "rung is 1000; it should be a whole number from 0 to 999"),
+        (set_config(folds=2, fold=2), "trials 1.config has the fold 2 of 2"),
+        (set_config(folds=1), "trials 1.config has the fold 0 of 1"),
+        (set_told(params={}), "learned 0.data: lr is in one of params and distributions alone"),
+        (set_told(distributions={"lr": "{}"}), "learned 0.data.distributions.lr is none of Optuna's"),
+        (set_told(params={"lr": 7}), "learned 0.data.params.lr is 7, which its distribution does not have"),
+        (set_told(values={}), "learned 0.data.values is {}; it should be losses by rung"),
+        (set_told(values={"1" * 5000: 0.5}), "learned 0.data.values is {'111.*losses by rung"),
+        (set_told(values={"00": 0.5}), "learned 0.data.values is {'00': 0.5}; it should be losses by rung"),
+        (
+            "DROP TABLE trials; CREATE VIEW trials AS WITH RECURSIVE endless(number) AS "
+            "(SELECT 0 UNION ALL SELECT number + 1 FROM endless) SELECT * FROM endless",
+            "it has no table trials",
+        ),
+        ("ALTER TABLE trials ADD x TEXT AS (hex(zeroblob(50000000)))", "string or blob too big"),
+        *(
+            (f"UPDATE {table} SET {name} = 1e18", rf"{name} is 1e\+18; it should be a finite number of 0")
+            for table, name in FIELDS
+        ),
+    ],
+)
+def test_what_nobody_can_have_recorded(tmp_path, damage, says):
+    """Refused before anything is begun with it, in one line that names the field."""
+    path = tmp_path / "record.db"
+    record = Record(path, about=ABOUT)
+    record.learn([TOLD], [])
+    record.trial_started(0, CONFIG, {"lr": 0.01}, {"lr": OF_LR})
+    record.trial_restarted(0, "its machine was taken away", CONFIG)
+    record.rung(0, 0, FULL, FILES, end=("complete", ""))
+    record.trial_started(1, {**CONFIG, "folds": 2, "fold": 1}, {}, {}, refits=0)
+    record.close()
+    reads = lambda: (before(tmp_path), views.tables(tmp_path))  # noqa: E731
+    assert len(reads()[0].trials) == 2
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(damage)
+    with pytest.raises(BadInput, match=f"record.db.*{says}"):
+        reads()
+
+
+ABOUT = {"arguments": {"scheduler": "asha", "searcher": "tpe"}, "data": {"fingerprint": "x"}}
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        *[("finalist_seeds", 10**12), ("finalists", 1001), ("folds", 1001), ("folds", 1), ("views", 101), ("trials", 10**9 + 1)],
+        *[("concurrent", 10**10), ("cpus_per_trial", 0), ("image_size", 1025), ("seed", 2**31 + 1), ("max_epochs", 1e6)],
+        *[("finalist_epochs", 1e-7), ("time_budget", 1e9), ("step_timeout", 1e9), ("max_latency", 1e7), ("gpus_per_trial", 2)],
+    ],
+)
+def test_arguments_have_the_ranges_of_their_flags(tmp_path, argument, value):
+    Record(tmp_path / "record.db", about={**ABOUT, "arguments": {**ABOUT["arguments"], argument: value}}).close()
+    with pytest.raises(BadInput, match=rf"record.db: drivers 1.about.arguments.{argument} is .*; it should be "):
+        before(tmp_path)
+
+
+def test_a_trial_that_comes_to_its_first_rung_while_the_record_is_read(tmp_path, monkeypatch):
+    """All tables are read as they were at one moment."""
+    record = Record(tmp_path / "record.db")
+    connect, numbers = sqlite3.connect, iter(range(2))
+
+    class Watched(sqlite3.Connection):
+        def execute(self, statement, *values):
+            if "FROM rungs" in statement:
+                record.trial_started(number := next(numbers), CONFIG, {}, {})
+                record.rung(number, 0, METRICS, {})
+            return super().execute(statement, *values)
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **more: connect(*given, **more, factory=Watched))
+    for number in range(2):
+        assert [len(there) for there in read(tmp_path / "record.db")] == [number, number]
+
+
+def test_the_file_of_predictions_has_one_name():
+    """Whoever reads a record knows it without Ray."""
+    assert record_file.PROBS == ray_trial.PROBS
 
 
 def test_a_full_disk_is_waited_for(tmp_path):
@@ -215,5 +323,8 @@ def test_keeper_holds_the_latest_whole_state(tmp_path):
     (found,) = (tmp_path / "7").iterdir()
     found.write_bytes(b"tEn")
     assert keeper.state(7) is None, "a flipped bit"
+    found.unlink()
+    os.mkfifo(found)
+    assert keeper.state(7) is None, "and nobody waits for what a FIFO may hold"
     keeper.forget(7)
     assert not list(tmp_path.iterdir())

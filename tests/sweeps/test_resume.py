@@ -120,6 +120,31 @@ def test_another_space_under_the_same_name_is_refused(results, draw):
     assert "\n" not in str(wrong.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("space", "quik", "unknown space 'quik'"),
+        ("space", "/nowhere/mine.py:draw", "no file /nowhere/mine.py"),
+        ("dataset", "folder:/nowhere", "/nowhere"),
+    ],
+)
+def test_what_the_record_asks_for_and_cannot_be_names_the_record(results, refuses, name, value, says):
+    """Nobody has given it now."""
+    Record(results / "s" / "record.db", about={**ABOUT, "arguments": {**ARGUMENTS, name: value}}).close()
+    said = refuses(arch_sweep.main, "--resume", "s", "--results", results)
+    assert says in said
+    assert f"{results / 's' / 'record.db'} asks for it, in `arguments`" in said
+
+
+def test_a_zoo_teaches_without_its_losses(results):
+    """It has no epochs of its own to compare by."""
+    plain = {name: value for name, value in ARGUMENTS.items() if name not in ("space", "max_epochs")}
+    Record(results / "s" / "record.db", about={**ABOUT, "arguments": plain}).close()
+    assert "its epochs are others" in learned(results, SPACES["quick"]).words
+    with pytest.raises(BadInput, match="has no search to go on with"):
+        resumed(results)
+
+
 def test_done_is_done(results):
     args, _ = resumed(results)
     folder = results / "s"
@@ -170,7 +195,8 @@ def test_a_network_from_between_two_rungs_does_not_stand_in_the_way_of_the_finis
     keeper = Keeper(str(tmp_path / "trials"), 12)
     for number, loss in enumerate((0.2, 0.3)):
         record.trial_started(number, {"arch": "convnet"}, {}, {})
-        digests = keeper.keep(number, loss, {"model.safetensors": f"weights {number}".encode()})
+        contents = dict.fromkeys(("model.safetensors", "probs.safetensors"), f"those of {number}".encode())
+        digests = keeper.keep(number, loss, contents)
         end = ("interrupted", "the search ended") if number == 0 else ("complete", "")
         metrics = {"budget": 3.0, "val_loss": loss, "val_error": 0.1, "temperature": 1.0}
         record.rung(number, 1, metrics, digests, partial=number == 0, end=end)
