@@ -11,7 +11,7 @@ from sweeps import stored
 from sweeps.choose.package import package
 from sweeps.compete.ledger import Ledger
 from sweeps.flags import ROOT, results_folder, sweep_folder
-from sweeps.lock import Lock
+from sweeps.lock import Held, Lock
 from sweeps.report import write_report
 from sweeps.resume import before
 from sweeps.search.record import newest_about, read
@@ -29,7 +29,7 @@ def main() -> int:
     print(f"In {folder}: trials.parquet, curves.parquet, {study.FILE}, report.html.", flush=True)
     try:
         Lock(folder / "lock").take()
-    except BadInput:
+    except Held:
         print("It has a driver at work, which mirrors it in MLflow: left to that.")
         return 0
     return mirror(folder, args.mlflow, args.model)

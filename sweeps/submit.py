@@ -23,7 +23,7 @@ from sweeps.compete.ledger import Entry, Ledger
 from sweeps.compete.send import Desk, refusal
 from sweeps.ensemble import data_of
 from sweeps.flags import ROOT, existing_sweep, results_folder, seconds
-from sweeps.lock import Lock
+from sweeps.lock import Held, Lock
 from sweeps.show import tracking
 from sweeps.show.judged import judges
 from sweeps.show.summary import print_table
@@ -115,6 +115,8 @@ def ready(data: Dataset):
     """Raises BadInput where a sweep of these data could send nothing in the end: better said before it begins."""
     if data.competition is None:
         raise BadInput(f"--submit: {data.name} belongs to no competition; {FILE} in its folder says which (README)")
+    if not len(data.unlabelled):
+        raise BadInput(f"--submit: {data.name} has no images to predict; its sample submission should have a row for each")
     if credentials() is None:
         raise BadInput(f"--submit: no Kaggle credentials; make a token at {SETTINGS} and write it into ~/.kaggle/access_token")
 
@@ -211,7 +213,7 @@ def alone(book: Ledger) -> Iterator[None]:
     lock = Lock(book.results / layout.SENDING)
     try:
         lock.take()
-    except BadInput as wrong:
+    except Held as wrong:
         raise BadInput("another submit.py is at work on these results; wait for it") from wrong
     try:
         yield

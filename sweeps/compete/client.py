@@ -10,9 +10,10 @@ import sys
 import tempfile
 import threading
 import time
-import zipfile
 from pathlib import Path
 
+from sweeps import tied
+from trainable import reading
 from trainable.errors import BadInput
 
 PAUSES = (5.0, 15.0, 45.0)  # seconds before what only asks is asked again
@@ -62,7 +63,7 @@ class Kaggle:
         """The place of a score on the leaderboard, from 1, and how many teams there are."""
         with tempfile.TemporaryDirectory() as folder:
             self._patiently("leaderboard", self.slug, "--download", "-p", folder, "-q")
-            with zipfile.ZipFile(Path(folder) / f"{self.slug}.zip") as archive:
+            with reading.archive(Path(folder) / f"{self.slug}.zip") as archive:
                 text = archive.read(archive.namelist()[0]).decode("utf-8-sig")
         scores = [float(row["Score"]) for row in csv.DictReader(io.StringIO(text))]
         return 1 + sum(other > score if more_is_better else other < score for other in scores), len(scores)
@@ -91,7 +92,8 @@ class Kaggle:
 
     def _run(self, *arguments: str, seconds: float | None, watched: Path | None = None) -> str:
         """What the client writes. `watched`, a folder, is what grows as long as something comes; then its bar is shown."""
-        command = [sys.executable, "-m", "kaggle", "-W", "competitions", *arguments]
+        client = [sys.executable, tied.__file__, str(os.getpid()), "kaggle"]
+        command = [*client, "-W", "competitions", *arguments]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         with subprocess.Popen(command, **pipes) as process:
             try:

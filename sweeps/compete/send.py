@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from zipfile import BadZipFile
 
 from sweeps.compete.client import Away, Kaggle
 from sweeps.compete.ledger import SENT, Entry, Ledger
@@ -109,7 +110,7 @@ class Desk:
             return self.ledger.change(entry, state="error", scored=time.time(), reason=reason)
         score, place, teams = float(told["publicScore"] or math.nan), 0, 0
         entry = self.ledger.change(entry, state="scored", scored=time.time(), score=score)
-        with suppress(Away, BadInput, OSError, ValueError, LookupError):  # the score is what counts
+        with suppress(Away, BadInput, OSError, ValueError, LookupError, BadZipFile):  # the score is what counts
             place, teams = self.kaggle.place(score, METRICS[entry.metric])
         where = f", place {place:,} of {teams:,}" if place else ""
         estimate = f"estimate {entry.estimate:.5f}, {entry.low:.5f} to {entry.high:.5f}"

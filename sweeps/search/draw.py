@@ -11,7 +11,8 @@ from sweeps.search.space import Space
 from sweeps.search.tpe import Tpe
 from sweeps.search.user_code import UserCode, UserFault
 from trainable.config import TrialConfig
-from trainable.errors import BadInput
+from trainable.errors import BadInput, short
+from trainable.schema import SCALAR
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -32,12 +33,26 @@ def draw_config(space: Space, trial: optuna.Trial, **fixed) -> TrialConfig:
         drawn = space.draw(trial)
         if not isinstance(drawn, dict):
             raise BadInput(f"returned {type(drawn).__name__}, not a dict")
-        return TrialConfig.from_flat({**drawn, **fixed})
+        config = TrialConfig.from_flat({**drawn, **fixed})
+        _check_values(config, trial)
+        return config
     except UserFault:
         raise
-    except Exception as wrong:
+    except (Exception, SystemExit) as wrong:
         where = f" ({space.draw.where})" if isinstance(space.draw, UserCode) else ""
         raise BadInput(f"the space does not work: {type(wrong).__name__}: {wrong}{where}") from wrong
+
+
+def _check_values(config: TrialConfig, trial: optuna.Trial):
+    """Raises BadInput for what would not be the same when it is read from the record again."""
+    choices = [
+        (f"a choice of {name}", choice)
+        for name, distribution in trial.distributions.items()
+        for choice in getattr(distribution, "choices", ())
+    ]
+    for name, value in (*choices, *config.flat().items(), *trial.params.items()):
+        if not SCALAR.fits(value) or (type(value) is int and not -(2**63) <= value < 2**63):
+            raise BadInput(f"{name} is {short(repr(value))}; it should be {SCALAR.words}")
 
 
 def replay(space: Space, params: Mapping) -> tuple[TrialConfig, optuna.trial.FixedTrial]:

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 MARK = "SWEEP_DRIVER"  # a variable of the environment
@@ -28,6 +29,12 @@ QUIET = 2.0  # seconds without a marked process: one that was being started when
 LONGEST = 9.0  # seconds, all in all
 
 
+@cache
+def mark_of_driver() -> str:
+    """The value of MARK in the processes of this driver."""
+    return f"{os.getpid()}-{uuid.uuid4().hex}"
+
+
 class Guard:
     """The driver's end.
 
@@ -36,7 +43,7 @@ class Guard:
     """
 
     def __init__(self, temp: str | Path):
-        self.mark = f"{os.getpid()}-{uuid.uuid4().hex}"
+        self.mark = mark_of_driver()
         self._process = None
         if sys.platform != "linux":  # no /proc to find processes by; there Ray's own ways must do
             return

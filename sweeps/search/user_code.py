@@ -4,8 +4,6 @@ The process is forked before Ray starts. It has no terminal, and ends with its p
 what the function calls of it is asked for through a pipe.
 """
 
-import atexit
-import ctypes
 import faulthandler
 import importlib.util
 import multiprocessing
@@ -16,14 +14,16 @@ import sys
 import tempfile
 import time
 import traceback
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from sweeps import tied
+from sweeps.search.guard import MARK, mark_of_driver
 from trainable.errors import BadInput, short
 
 LIMIT = 60.0  # seconds for a call, and for the file to be run
-DUMP = 2.0  # seconds for a process that hangs to say where
-PR_SET_PDEATHSIG = 1  # of Linux's prctl
+DUMP = 10.0  # seconds for a process that hangs to say where
 
 
 class UserFault(BadInput):
@@ -44,11 +44,14 @@ class UserCode:
         self._pipe, theirs = multiprocessing.Pipe()
         sys.stdout.flush()
         sys.stderr.flush()
+        driver, mark = os.getpid(), mark_of_driver()
         self._process = os.fork()
         if not self._process:
-            _serve(theirs, self._pipe, path, function, self._dump)
+            os.environ[MARK] = mark  # what it starts is ended with Ray
+            _serve(theirs, self._pipe, path, function, self._dump, driver)
         theirs.close()
-        atexit.register(self.close)
+        # Also when nobody holds it any more, and when the driver ends; once, for its id may be another's later.
+        self._end = weakref.finalize(self, _kill, self._process)
         self._answer(None)
 
     def __call__(self, trial):
@@ -64,10 +67,7 @@ class UserCode:
 
     def close(self):
         """End the process, and whatever it has started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self._process, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            os.waitpid(self._process, 0)
+        self._end()
 
     def _send(self, message: tuple):
         try:
@@ -130,6 +130,13 @@ class UserCode:
         return f": it is in line {found[0]}" if found else ""
 
 
+def _kill(group: int):
+    with suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
+    with suppress(ChildProcessError):
+        os.waitpid(group, 0)
+
+
 def _asked(trial, name: str, arguments: tuple | None, named: dict) -> tuple:
     """Return what a trial has under a name, or returns for these arguments; a method without arguments is only named."""
     try:
@@ -161,12 +168,11 @@ class _Trial:
         return kind, value
 
 
-def _serve(pipe, parents, path: Path, function: str, dump):
+def _serve(pipe, parents, path: Path, function: str, dump, driver: int):
     """In the child: run the file, then call the function as often as it is asked for. Does not return."""
     try:
         os.setsid()
-        with suppress(AttributeError):  # elsewhere than on Linux
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        tied.tie(driver)
         parents.close()
         nowhere = os.open(os.devnull, os.O_RDWR)
         for standard in range(3):

@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import mlflow
 import pandas as pd
@@ -17,6 +18,7 @@ from sweeps import arch_sweep, download, submit
 from sweeps.compete.ledger import Entry, Ledger, calibration
 from trainable import files
 from trainable.datasets import load
+from trainable.datasets.container import nothing
 from trainable.errors import BadInput
 
 pytestmark = pytest.mark.full
@@ -357,3 +359,14 @@ def test_a_sweep_that_could_send_nothing_is_not_begun(arguments, says, site, ref
     arguments = [word.replace("FLOWERS", f"folder:{tmp_path / 'data' / 'flowers'}") for word in arguments]
     assert says in refuses(arch_sweep.main, *arguments, "--trials", "1", "--results", results)
     assert [path.name for path in results.iterdir()] == ["before"]
+
+
+def test_a_competition_without_images_to_predict(site, swept, tmp_path):
+    """As a sample submission with nothing but a header says."""
+    swept("before")
+    data = load(f"folder:{tmp_path / 'data' / 'flowers'}")
+    submit.ready(data)
+    with pytest.raises(
+        BadInput, match=r"--submit: .* has no images to predict; its sample submission should have a row for each"
+    ):
+        submit.ready(replace(data, unlabelled=nothing(data.train)))

@@ -9,7 +9,7 @@ import pytest
 from running import finish, start, wait
 
 from sweeps import arch_sweep
-from sweeps.search import user_code
+from sweeps.search import guard, user_code
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.find_space import find_space
 from sweeps.search.record import Record, read
@@ -48,14 +48,14 @@ def mine(tmp_path):
 
 @pytest.fixture
 def at_once(monkeypatch):
-    """Whoever loops is given a second."""
-    monkeypatch.setattr(user_code, "LIMIT", 1.0)
+    """Whoever loops is given three seconds."""
+    monkeypatch.setattr(user_code, "LIMIT", 3.0)
 
 
 @pytest.mark.parametrize("does", LOOPS)
 def test_who_does_not_come_back(mine, at_once, does):
     mine.write_text(HEAD + LOOPS[does] + "\n")
-    with pytest.raises(UserFault, match=rf"^the space {mine}:draw has not come back for 1 seconds: it is in line [3-5]$"):
+    with pytest.raises(UserFault, match=rf"^the space {mine}:draw has not come back for 3 seconds: it is in line [3-5]$"):
         find_space(f"{mine}:draw")
 
 
@@ -72,7 +72,7 @@ def test_who_ends_or_fails(mine, does):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("while True: pass\n", "has not come back for 1 seconds: it is in line 1"),
+        ("while True: pass\n", "has not come back for 3 seconds: it is in line 1"),
         ("import os\nos._exit(0)\n", "ended its own process, with status 0"),
         ("\nexit()\n", "does not run: SystemExit: None, in line 2"),
         ("def draw(trial)\n", "does not run: SyntaxError"),
@@ -81,7 +81,7 @@ def test_who_ends_or_fails(mine, does):
 )
 def test_a_file_that_does_not_run(mine, monkeypatch, text, says):
     if "while" in text:
-        monkeypatch.setattr(user_code, "LIMIT", 1.0)
+        monkeypatch.setattr(user_code, "LIMIT", 3.0)
     mine.write_text(text)
     with pytest.raises(UserFault) as said:
         find_space(f"{mine}:draw")
@@ -102,6 +102,38 @@ def test_what_it_may_do(mine, capfd):
         assert drawn == {"lr": trial.params["lr"], "convnet.width": trial.params["w"]}
         assert trial.user_attrs == {"mine": number}
     assert "hello" not in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ("shape = trial.suggest_categorical('shape', [(16, 1), (32, 2)])", "a choice of shape is (16, 1)"),
+        ("trial.suggest_categorical('rate', [float('inf'), 1e9])", "a choice of rate is inf"),
+        ("trial.suggest_categorical('rate', [1, float('nan')])", "a choice of rate is nan"),
+        ("trial.suggest_categorical('width', [8, 2**63])", f"a choice of width is {2**63}"),
+        ("import numpy as np; trial.suggest_categorical('width', [np.int64(8)])", "a choice of width is"),
+        ("return {'convnet.width': [8]}", "convnet.width is [8]"),
+        ("return {'plain.depth': float('inf'), 'arch': 'plain'}", "plain.depth is inf"),
+        ("import numpy as np; return {'convnet.width': np.int64(8)}", "convnet.width is"),
+    ],
+)
+def test_what_a_record_cannot_hold_is_refused_before_the_search(mine, body, says):
+    mine.write_text(f"{HEAD}    {body}\n    return {{}}\n")
+    with pytest.raises(user_code.BadInput) as said:
+        find_space(f"{mine}:draw")
+    assert says in str(said.value)
+    assert f"it should be a text, a finite number, true, false or null ({mine}:draw)" in str(said.value)
+
+
+def test_what_a_space_starts_is_marked(mine, tmp_path):
+    """It outlives a killed driver for as long as the guard needs to find it."""
+    body = f"    import subprocess; p = subprocess.Popen(['sleep', '1000']); open('{tmp_path / 'id'}', 'w').write(str(p.pid))"
+    mine.write_text(f"{HEAD}{body}\n    return {{}}\n")
+    space = find_space(f"{mine}:draw")
+    child = psutil.Process(int((tmp_path / "id").read_text()))
+    assert child.environ()[guard.MARK] == guard.Guard(tmp_path).mark
+    space.draw.close()
+    wait(lambda: child.status() == psutil.STATUS_ZOMBIE or not child.is_running())
 
 
 def alive(group: int) -> list[int]:
@@ -138,7 +170,7 @@ def test_a_later_draw(mine, tmp_path, monkeypatch, body, says):
     search = Search(space, record, sampler=SEARCHERS["random"], scheduler=Asha(), rungs=[1.0])
     for _ in range(4):
         assert search.ask() is not None
-    monkeypatch.setattr(user_code, "LIMIT", 1.0)
+    monkeypatch.setattr(user_code, "LIMIT", 3.0)
     with pytest.raises(UserFault) as said:
         search.ask()
     assert says in str(said.value)
@@ -148,11 +180,12 @@ def test_a_later_draw(mine, tmp_path, monkeypatch, body, says):
 def test_from_the_command(mine, refuses, tmp_path, at_once):
     mine.write_text(HEAD + LOOPS["loops"] + "\n")
     said = refuses(arch_sweep.main, "--space", f"{mine}:draw", "--dataset", "digits-sample", "--results", tmp_path / "r")
-    assert f"arch_sweep.py: the space {mine}:draw has not come back for 1 seconds: it is in line 3" in said
+    assert f"arch_sweep.py: the space {mine}:draw has not come back for 3 seconds: it is in line 3" in said
     assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.full
+@pytest.mark.long
 def test_a_sweep_whose_space_ends_its_process(tmp_path):
     """What there was by then is combined, and the fault said at the end."""
     draw = "    if trial.number == 2: os._exit(0)\n    return {'convnet.width': 8, 'engine': 'fp32-nhwc'}\n"
