@@ -35,6 +35,7 @@ def test_engine(tmp_path):
     assert all(1 < value < 4 for value in loss["ours"] + loss["reference"])  # ten classes, hardly trained: about 2.3
 
 
+@pytest.mark.long
 @pytest.mark.full
 def test_augment(tmp_path):
     figures = bench("augment.py", "--repeats", "1", "--seconds", "0.1", to=tmp_path / "figures.json")

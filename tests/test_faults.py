@@ -241,6 +241,37 @@ def searched(search: Search, folder: Path, data, places, trainable, **more):
     assert broken is None
 
 
+@pytest.mark.long
+def test_an_architecture_that_hangs_while_it_is_built(tmp_path, tiny, places, monkeypatch):
+    """It is missed before its first step, and named."""
+    marker, said = tmp_path / "hung", []
+
+    class HangsOnce(RayTrial):
+        def _begin(self):
+            if not marker.exists():
+                marker.write_text(str(os.getpid()))
+                time.sleep(HANG)
+            super()._begin()
+
+    monkeypatch.setattr(launch, "Keeper", patient(marker))
+    search = search_of({"convnet.width": 8}, tmp_path)
+    searched(search, tmp_path, tiny, places, HangsOnce, silence=2.0, warn=said.append)
+    assert [t["state"] for t in read(tmp_path / "record.db")[0]] == ["complete"]
+    assert said == ["Trial 0 (convnet) has made no step for 2 seconds: its process is ended."]
+
+
+def patient(marker: Path) -> type[Keeper]:
+    """A keeper that takes nothing for hung but the process in `marker`: on a busy machine any may be silent for seconds."""
+
+    class Patient(Keeper):
+        def latest(self, silence):
+            heard = {str(process) for _, (_, process) in self.heard.values()}
+            hangs = marker.exists() and marker.read_text() in heard
+            return super().latest(silence if hangs else math.inf)
+
+    return Patient
+
+
 def test_a_trial_that_hangs_is_started_again(tmp_path, tiny, places, monkeypatch):
     """faults.md 5."""
     marker, said = tmp_path / "hung", []
@@ -252,20 +283,12 @@ def test_a_trial_that_hangs_is_started_again(tmp_path, tiny, places, monkeypatch
                 time.sleep(HANG)
             return super()._evaluate(interrupted)
 
-    class Patient(Keeper):
-        """Takes nothing for hung but what hangs: on a busy machine any process may be silent for seconds."""
-
-        def latest(self, silence):
-            heard = {str(process) for _, (_, process) in self.heard.values()}
-            hangs = marker.exists() and marker.read_text() in heard
-            return super().latest(silence if hangs else math.inf)
-
-    monkeypatch.setattr(launch, "Keeper", Patient)
+    monkeypatch.setattr(launch, "Keeper", patient(marker))
     search = search_of({"convnet.width": 8}, tmp_path)
     searched(search, tmp_path, tiny, places, HangsOnce, silence=2.0, warn=said.append)
     assert [t["state"] for t in read(tmp_path / "record.db")[0]] == ["complete"]
     assert [(r["rung"], round(r["metrics"]["budget"])) for r in read(tmp_path / "record.db")[1]] == [(0, 1), (1, 2)]
-    assert said == ["Trial 0 has made no step for 2 seconds: its process is ended."]
+    assert said == ["Trial 0 (convnet) has made no step for 2 seconds: its process is ended."]
     assert "its process died" in rows(tmp_path / "record.db", "restarts")[0]["reason"]
 
 

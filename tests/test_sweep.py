@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import chaos
@@ -105,9 +106,14 @@ def test_a_sweep_that_is_disturbed(mine, tmp_path):
     assert sweep.poll() is None
 
     # Ray names a process after the class that it holds or the method that it is in.
-    titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in processes_under(sweep.pid)}
-    victim = next(pid for pid, title in titles.items() if title.startswith((b"ray::ResourceTrainable", b"ray::RayTrial")))
-    os.kill(victim, signal.SIGKILL)
+    def trains(pid: int) -> bool:
+        with suppress(OSError):  # it ended meanwhile
+            return Path(f"/proc/{pid}/cmdline").read_bytes().startswith((b"ray::ResourceTrainable", b"ray::RayTrial"))
+        return False
+
+    training = []
+    wait(lambda: training.extend(filter(trains, processes_under(sweep.pid))) or training, sweep)
+    os.kill(training[0], signal.SIGKILL)
     wait(lambda: rows(record, "restarts"), sweep)
     before = count(record, "rungs")
     wait(lambda: count(record, "rungs") >= before + 2, sweep)
@@ -156,15 +162,15 @@ def test_train_alone(tmp_path):
     """One network, twice: the same numbers, and a folder that loads."""
     reports = []
     for out in ("a", "b"):
-        command = [sys.executable, str(ROOT / "trainable" / "train.py"), "--arch", "resnet18", "--epochs", "0.05"]
+        command = [sys.executable, str(ROOT / "trainable" / "train.py"), "--arch", "mobilenet_v3_small", "--epochs", "0.05"]
         command += ["--dataset", "digits-sample", "--out", str(tmp_path / out)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert f"Saved in {tmp_path / out}: model.safetensors, config.json." in done.stdout
         reports.append(json.loads((tmp_path / out / saved.CONFIG).read_text())["scores"])
-        assert (tmp_path / out / saved.WEIGHTS).stat().st_size > 40_000_000
+        assert (tmp_path / out / saved.WEIGHTS).stat().st_size > 5_000_000
     for report in reports:
         assert report.pop("seconds") > 0
     assert reports[0] == reports[1]
     _, config, _ = saved.load(tmp_path / "a")
-    assert (config.arch, config.epochs) == ("resnet18", 0.05)
+    assert (config.arch, config.epochs) == ("mobilenet_v3_small", 0.05)

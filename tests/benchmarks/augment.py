@@ -103,6 +103,7 @@ def moved(name: str, strength: float, side: int) -> dict:
     """By how many pixels one augmentation moves a pixel."""
     transform = v2.Compose(torchvision_warps({name: strength}, side))
     generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)  # torchvision draws from torch's own generator
     return {
         "ours": displacement(lambda x: augment(x, {name: strength}, generator), side),
         "torchvision": displacement(lambda x: torch.stack([transform(image) for image in x]), side),
