@@ -23,7 +23,7 @@ from sweeps.choose.package import package
 from sweeps.download import download
 from sweeps.flags import ROOT
 from sweeps.phases import Phases
-from sweeps.resume import AFTER, LIMITS, Before, check_space
+from sweeps.resume import AFTER, LIMITS, Before, blamed, check_space
 from sweeps.search.cluster import cluster, gpu_share
 from sweeps.search.draw import first_configs
 from sweeps.search.find_space import find_space
@@ -31,7 +31,8 @@ from sweeps.search.launch import Ending
 from sweeps.search.scheduler import rungs
 from sweeps.show import figures, logged, study, summary, tracking, views
 from sweeps.sweep import Sweep
-from trainable.datasets import load
+from trainable.datasets import Dataset, load
+from trainable.datasets.container import in_folds
 from trainable.errors import BadInput, run
 
 WRITTEN = {
@@ -46,7 +47,8 @@ def main(called: float | None = None) -> int:
     """Run the command, which was `called` at that time.monotonic; None: now."""
     called = time.monotonic() if called is None else called
     args, earlier = parse(sys.argv[1:])
-    space, budgets = find_space(args.space), rungs(args.max_epochs)
+    with blamed(earlier and earlier.record):
+        space, budgets = find_space(args.space), rungs(args.max_epochs)
     if earlier:
         check_space(earlier, space)
         if nothing_left(args, earlier):
@@ -60,6 +62,7 @@ def main(called: float | None = None) -> int:
     if args.download and (status := download(args.dataset)):
         return status
     sweep = Sweep(args, earlier, time.monotonic() - called)
+    check_folds(args.folds, sweep.data)
     if args.submit:
         submit.ready(sweep.data)
     ending = Ending(sweep.left(1.0 if args.finalists == 0 else args.search_share))
@@ -103,6 +106,12 @@ def main(called: float | None = None) -> int:
     if args.submit:
         submit.automatic(sweep.folder, args.results, sweep.data, sweep.say)
     return _status(broken)
+
+
+def check_folds(folds: int | None, data: Dataset):
+    """Raises BadInput where there are fewer images than folds: better said before the search than after it."""
+    if folds and folds > (there := len(in_folds(data))):
+        raise BadInput(f"--folds {folds}: there are {there} labelled images to cut into folds; give at most {there}")
 
 
 def _status(broken: str | BadInput | None) -> int:

@@ -4,17 +4,17 @@ from argparse import Namespace
 from pathlib import Path
 
 from sweeps.choose.combine import ENSEMBLES
-from sweeps.flags import add_shared, check_name, results_folder, seconds, settle, sweep_folder
-from sweeps.resume import Before, before, merged
+from sweeps.flags import add_shared, budget, check_name, results_folder, seconds, settle, sweep_folder
+from sweeps.resume import Before, before, blamed, merged
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.scheduler import SCHEDULERS
 from sweeps.search.searcher import METRICS
 from sweeps.search.space import SPACES
+from trainable.config import as_epochs
 from trainable.errors import BadInput, Parser, lookup, positive
 
 HOME = "digit-recognizer"
 SHARE = 0.4  # of the time budget
-LEAST = 10  # seconds of a time budget: Ray alone takes as many to start
 DEFAULTS = {"space": "default", "max_epochs": 10.0, "time_budget": "30m"}
 QUICK = {**DEFAULTS, "dataset": "digits-sample", "space": "quick", "time_budget": "7m"}
 
@@ -55,7 +55,7 @@ def _parser() -> Parser:
         metavar="30m",
         help=f"for all of it, from the start (default: {DEFAULTS['time_budget']}, or none with --trials)",
     )
-    p.add_argument("--max-epochs", type=positive(float, 1e5), help=f"of a trial (default: {DEFAULTS['max_epochs']:g})")
+    p.add_argument("--max-epochs", type=as_epochs, help=f"of a trial (default: {DEFAULTS['max_epochs']:g})")
     p.add_argument("--searcher", default="tpe", help=f"who proposes: {', '.join(SEARCHERS)}")
     p.add_argument("--scheduler", default="asha", help=f"who stops trials: {', '.join(SCHEDULERS)}")
     p.add_argument("--metric", default="val_loss", help=f"what is minimised: {', '.join(METRICS)}")
@@ -66,7 +66,7 @@ def _parser() -> Parser:
     )
     p.add_argument(
         "--finalist-epochs",
-        type=positive(float, 1e5),
+        type=as_epochs,
         help="of a finalist (default: as many as a trial's, or up to twice as many where there is time)",
     )
     p.add_argument(
@@ -133,18 +133,15 @@ def _resumed(args: Namespace, given: dict) -> tuple[Namespace, Before]:
         raise BadInput(f"--trials {args.trials}: sweep {args.name} has {len(earlier.searched)} already; give more")
     if "trials" in given and "time_budget" not in given and args.time_budget and args.time_budget <= earlier.seconds:
         args.time_budget = None  # who asks for more trials does not mean the time that is used up
-    _check(args)
+    with blamed(earlier and earlier.record):
+        _check(args)
     return args, earlier
 
 
 def _check(args: Namespace):
     args.space = _absolute(args.space)
     if isinstance(args.time_budget, str):
-        asked = args.time_budget
-        args.time_budget = seconds("time-budget", asked)
-        if args.time_budget < LEAST:
-            why = "too short to start a search and train one step"
-            raise BadInput(f"--time-budget {asked} is {why}; give at least {LEAST}s")
+        args.time_budget = budget(args.time_budget)
     for table, name in ((SEARCHERS, "searcher"), (SCHEDULERS, "scheduler")):
         lookup(table, getattr(args, name), name)
     lookup(dict.fromkeys(METRICS), args.metric, "metric")

@@ -25,7 +25,7 @@ from sweeps.ensemble import data_of
 from sweeps.flags import results_folder, sweep_folder
 from sweeps.resume import before
 from trainable import engine, files, saved, scores
-from trainable.config import TrialConfig
+from trainable.config import TrialConfig, as_epochs
 from trainable.datasets import DATASETS
 from trainable.datasets.container import of_fold
 from trainable.errors import BadInput, Parser, as_path, positive, run
@@ -70,7 +70,7 @@ def parse() -> Namespace:
     p.add_argument(
         "--trial", type=positive(int, or_zero=True), help="the finalist whose configuration is taught (default: the fastest)"
     )
-    p.add_argument("--epochs", type=positive(float, 1e5), help=f"that it is trained (default: {LONGER:g} times the finalists')")
+    p.add_argument("--epochs", type=as_epochs, help=f"that it is trained (default: {LONGER:g} times the finalists')")
     p.add_argument("--device", help="cpu, cuda or cuda:1 (default: the first GPU, else the CPU)")
     p.add_argument("--threads", type=positive(int, 4096), help="on a CPU (default: all cores)")
     p.add_argument("--results", type=as_path, help="where sweeps lie (default: results/ of the project)")

@@ -5,6 +5,7 @@ import os
 import re
 from argparse import ArgumentTypeError, Namespace
 from datetime import datetime
+from math import inf
 from pathlib import Path
 
 from sweeps.layout import is_taken
@@ -12,6 +13,7 @@ from trainable.datasets import default_dataset, known
 from trainable.errors import BadInput, Parser, as_path, listed, number, positive, short
 
 ROOT = Path(__file__).resolve().parents[1]
+LEAST = 10  # seconds of a time budget: Ray alone takes as many to start
 LONGEST = 200  # bytes of a name: a file system takes 255, and copies get a number
 
 
@@ -42,14 +44,11 @@ def add_shared(p: Parser):
 
 def share_of_a_gpu(text: str) -> float:
     """An argparse type: 0, or 0.01 to 1."""
-    try:
-        share = float(text)
-    except ValueError:
-        share = -1.0
-    if share > 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: a trial trains on one GPU at most; give 1, a share of one, or 0")
-    if share != 0 and not share >= 0.01:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a share of a GPU; give 0.01 to 1, or 0")
+    share = number(text)
+    if share is not None and 1 < share < inf:
+        raise argparse.ArgumentTypeError(f"{short(repr(text))}: a trial trains on one GPU at most; give 1, a share of one, or 0")
+    if share is None or not (share == 0 or 0.01 <= share <= 1):
+        raise argparse.ArgumentTypeError(f"{short(repr(text))} is not a share of a GPU; give 0.01 to 1, or 0")
     return share
 
 
@@ -114,6 +113,14 @@ def existing_sweep(given: str, results: Path, *holds: str) -> Path:
     if not any((folder / name).exists() for name in holds):
         raise no_sweep(folder, results)
     return folder
+
+
+def budget(text: str) -> float:
+    """A time budget in seconds; raises BadInput."""
+    total = seconds("time-budget", text)
+    if total < LEAST:
+        raise BadInput(f"--time-budget {text} is too short to start Ray and train one step; give at least {LEAST}s")
+    return total
 
 
 def seconds(flag: str, text: str) -> float:

@@ -16,7 +16,7 @@ from rich.console import Console
 from sweeps import stored, warm_start
 from sweeps.flags import ROOT
 from sweeps.lock import Lock
-from sweeps.resume import Before, as_before, before
+from sweeps.resume import Before, as_before, before, blamed
 from sweeps.search.launch import KEEP, run_search
 from sweeps.search.progress import Progress
 from sweeps.search.record import Record, read, rows
@@ -53,7 +53,8 @@ class Sweep:
         if earlier:
             self.folder = earlier.folder
             Lock(self.folder / "lock").take()
-        self.data = load(args.dataset, image_size=args.image_size)
+        with blamed(earlier and earlier.record):
+            self.data = load(args.dataset, image_size=args.image_size)
         if earlier:
             self.data = as_before(earlier, self.data)
         else:

@@ -57,7 +57,7 @@ def learn(earlier: Before, space: Space, metric: str, max_epochs: float, fingerp
         what
         for what, same in (
             ("data", fingerprint == earlier.fingerprint),
-            ("epochs", earlier.arguments["max_epochs"] == max_epochs),
+            ("epochs", earlier.arguments.get("max_epochs") == max_epochs),
         )
         if not same
     ]

@@ -23,7 +23,7 @@ from torch import nn
 from sweeps.choose.cost import BATCHES, epoch_seconds, size
 from sweeps.choose.finalists import SLACK, makespan
 from sweeps.choose.singles import judge, vote
-from sweeps.flags import add_shared, seconds, settle
+from sweeps.flags import add_shared, budget, settle
 from sweeps.search.cluster import cluster, gpu_share
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.hopeless import IN_A_ROW
@@ -36,8 +36,8 @@ from sweeps.sweep import Sweep
 from trainable.archs import ARCHS
 from trainable.archs.torchvision_fit import LARGEST, shapes_of
 from trainable.archs.torchvision_zoo import STEMS, ZOO
-from trainable.config import TrialConfig
-from trainable.errors import BadInput, Parser, lookup, positive, run
+from trainable.config import TrialConfig, as_epochs
+from trainable.errors import BadInput, Parser, lookup, run
 from trainable.train import configure
 
 # The rest is TrialConfig's.
@@ -201,7 +201,7 @@ def parse(arguments: list[str]) -> Namespace:
         metavar=TIME_BUDGET,
         help=f"for all of it; cheaper networks train for more epochs (default: {TIME_BUDGET}, or none with --epochs)",
     )
-    p.add_argument("--epochs", type=positive(float, 1e5), help="of each, in place of a time budget; fractions are allowed")
+    p.add_argument("--epochs", type=as_epochs, help="of each, in place of a time budget; fractions are allowed")
     p.add_argument(
         "--stem",
         default="auto",
@@ -221,7 +221,7 @@ def parse(arguments: list[str]) -> Namespace:
     lookup(STEMS, args.stem, "stem")
     if args.epochs and args.time_budget:
         raise BadInput("--epochs and --time-budget both say how long to train; give one of them")
-    args.time_budget = None if args.epochs else seconds("time-budget", args.time_budget or TIME_BUDGET)
+    args.time_budget = None if args.epochs else budget(args.time_budget or TIME_BUDGET)
     known = {**GROUPS, **{arch: (arch,) for arch in ARCHS}}
     asked = [arch for name in args.archs.split(",") for arch in lookup(known, name.strip(), "architecture")]
     args.archs = list(dict.fromkeys(asked))  # each once

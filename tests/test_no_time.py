@@ -6,7 +6,7 @@ import chaos
 import pytest
 from running import check_folder, finish, start
 
-from sweeps import arch_sweep, arguments
+from sweeps import arch_sweep, flags, zoo
 from sweeps.search.cluster import cluster
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.launch import Ending, run_search
@@ -78,7 +78,7 @@ def test_a_search_that_had_no_step_goes_on_when_it_is_resumed(make):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("how", ["deadline", "signal"])
+@pytest.mark.parametrize("how", ["deadline", pytest.param("signal", marks=pytest.mark.long)])
 def test_a_real_trial_hands_over_after_one_step(tmp_path, tiny, how):
     """It is over before the first trial begins, of a training of 4,000 steps."""
     ending = Ending(0.0 if how == "deadline" else None)
@@ -96,11 +96,12 @@ def test_a_real_trial_hands_over_after_one_step(tmp_path, tiny, how):
     assert (tmp_path / "trials" / "0" / "model.safetensors").stat().st_size
 
 
+@pytest.mark.parametrize("main", [arch_sweep.main, zoo.main])
 @pytest.mark.parametrize("budget", ["1s", "9.9s", "0.1m", "0.001h"])
-def test_less_than_a_start_takes_is_refused(refuses, tmp_path, budget):
-    said = refuses(arch_sweep.main, "--dataset", "digits-sample", "--results", tmp_path, "--time-budget", budget)
+def test_less_than_a_start_takes_is_refused(refuses, tmp_path, main, budget):
+    said = refuses(main, "--dataset", "digits-sample", "--results", tmp_path, "--time-budget", budget)
     assert f"--time-budget {budget} is too short" in said
-    assert f"give at least {arguments.LEAST}s" in said
+    assert f"give at least {flags.LEAST}s" in said
     assert list(tmp_path.iterdir()) == []
 
 
@@ -108,8 +109,8 @@ def test_less_than_a_start_takes_is_refused(refuses, tmp_path, budget):
 def test_the_least_that_is_taken(tmp_path):
     """The time is over before Ray has started: the whole of a sweep all the same, and finalists with no time at all."""
     (tmp_path / "mine.py").write_text(chaos.SPACE)
-    flags = ["--space", "mine.py:draw", "--max-epochs", "20", "--time-budget", f"{arguments.LEAST}s"]
-    sweep = start(tmp_path, *flags, "--finalists", "1")
+    given = ["--space", "mine.py:draw", "--max-epochs", "20", "--time-budget", f"{flags.LEAST}s"]
+    sweep = start(tmp_path, *given, "--finalists", "1")
     said = finish(sweep)
     assert sweep.returncode == 0, said
     assert "Traceback" not in said

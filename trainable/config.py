@@ -7,10 +7,12 @@ from trainable.align import ALIGNMENTS
 from trainable.archs import ARCHS
 from trainable.augment import AUGMENTS
 from trainable.engine import SETTINGS
-from trainable.errors import BadInput, check, listed, lookup, meant, short
+from trainable.errors import BadInput, check, listed, lookup, meant, positive, short
 from trainable.optim import LR_SCHEDULES, OPTIMIZERS
 
 ONLY_FINALISTS = "unlabelled is 1, and only finalists of a sweep with --use-unlabelled have somebody to label them; write 0"
+EPOCHS = 1e-6, 1e5  # the least and the most; a step is made of the least
+as_epochs = positive(float, EPOCHS[1], low=EPOCHS[0])  # an argparse type
 DEFAULT_AUGMENT = {name: a.default for name, a in AUGMENTS.items()}
 
 
@@ -57,7 +59,7 @@ class TrialConfig:
             check(f"augment.{name}", strength, 0, lookup(AUGMENTS, name, "augmentation").limit)
         object.__setattr__(self, "knobs", {**arch.DEFAULTS, **self.knobs})
         object.__setattr__(self, "augment", {name: self.augment.get(name, 0.0) for name in AUGMENTS})
-        check("epochs", self.epochs, 1e-6, 1e5)
+        check("epochs", self.epochs, *EPOCHS)
         check("batch_size", self.batch_size, 2, 1 << 20, whole=True)  # one image has no variance
         check("accumulate", self.accumulate, 1, self.batch_size // 2, whole=True)
         check("lr", self.lr, 0, 1e3)

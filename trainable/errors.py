@@ -123,14 +123,14 @@ class Parser(argparse.ArgumentParser):
         raise BadInput(f"{message}; --help lists the flags")
 
 
-def positive(kind: type, high: float = MOST, or_zero: bool = False) -> Callable[[str], float]:
-    """An argparse type: a number above 0, or 0 if `or_zero`, and at most `high`; see `number`."""
+def positive(kind: type, high: float = MOST, or_zero: bool = False, low: float = 0) -> Callable[[str], float]:
+    """An argparse type: a number above 0, or 0 if `or_zero`, at least `low` and at most `high`; see `number`."""
 
     def parse(text: str):
         value = number(text, kind)
-        if value is None or not 0 <= value <= high or (value == 0 and not or_zero):
+        if value is None or not low <= value <= high or (value == 0 and not or_zero):
             noun = "a whole number" if kind is int else "a number"
-            least = "of 0 or more" if or_zero else "above 0"
+            least = f"of {low:g} or more" if or_zero or low else "above 0"
             raise argparse.ArgumentTypeError(f"{short(repr(text))} is not {noun} {least} and at most {high:.12g}")
         return value
 

@@ -88,6 +88,7 @@ class RayTrial(tune.Trainable):
 
     def _to_next_rung(self) -> dict:
         if self.run is None:
+            self._beat()  # from now on it is missed: an architecture may hang while it is built
             self._begin()
         elif self.state:
             self._hand_over_state()  # it was not stopped at its rung

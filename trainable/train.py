@@ -20,7 +20,7 @@ from tqdm import tqdm
 from trainable import files, saved, scores
 from trainable.again import COMPARED, Comparison, recorded
 from trainable.archs import ARCHS
-from trainable.config import ONLY_FINALISTS, TrialConfig
+from trainable.config import ONLY_FINALISTS, TrialConfig, as_epochs
 from trainable.datasets import DATASETS, default_dataset, known, load
 from trainable.datasets.container import Dataset, all_labels, as_recorded, of_fold
 from trainable.errors import BadInput, Parser, as_path, positive, run, short
@@ -84,7 +84,7 @@ def parse(arguments: list[str]) -> Namespace:
         type=positive(int, 1024),
         help="pixels a side, 4 to 1024, to read images at (default: as they are, or up to 96)",
     )
-    p.add_argument("--epochs", type=positive(float, 1e5), default=8.0, help="the whole training; fractions are allowed")
+    p.add_argument("--epochs", type=as_epochs, default=8.0, help="the whole training; fractions are allowed")
     p.add_argument("--weights", default="", help="to start from: torchvision, or a folder or file of safetensors")
     p.add_argument("--all-labels", action="store_true", help="train on val too: nothing is left to judge the network by")
     p.add_argument(

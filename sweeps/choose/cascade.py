@@ -20,8 +20,8 @@ class Cascade:
 
 
 def passed_on(small: np.ndarray, threshold: float) -> np.ndarray:
-    """Which images the small one is unsure of, bool [n]; small: probs [n, classes]."""
-    return small.max(axis=1) < threshold
+    """Which images the small one is unsure of, or says nothing about, bool [n]; small: probs [n, classes]."""
+    return ~(small.max(axis=1) >= threshold)
 
 
 def cascade(small: np.ndarray, large: np.ndarray, labels: np.ndarray, seed: int = 0) -> Cascade:
@@ -45,6 +45,7 @@ def find_threshold(small: np.ndarray, large: np.ndarray, labels: np.ndarray) -> 
 
     Where it makes more errors than the small one, nothing is passed on.
     """
+    small, large = np.nan_to_num(small), np.nan_to_num(large)  # who says no number is not sure at all
     sure = small.max(axis=1)
     order = np.argsort(sure, kind="stable")
     promised = (large.max(axis=1) - large[np.arange(len(large)), small.argmax(axis=1)])[order]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import ray
@@ -59,7 +60,8 @@ def epoch_seconds(configs: Sequence[TrialConfig], data: Dataset, places, warn: C
 
 def _epoch_seconds(config: TrialConfig, data: Dataset, threads: int, device: str | None) -> float:
     torch.set_num_threads(threads)
-    steps = fit(config, data, device)
+    # Small data has few steps an epoch, and every step is needed.
+    steps = fit(replace(config, epochs=max(config.epochs, 2.0 + WARM_STEPS + TIMED_STEPS)), data, device)
     _, state = next(steps)
     if state.plan.device.type == "cuda":
         for _ in range(WARM_STEPS):  # until its graph is captured

@@ -21,7 +21,7 @@ from trainable import files, scores
 from trainable.datasets.container import Dataset, judging
 from trainable.errors import BadInput
 from trainable.ray_trial import in_view
-from trainable.stored import Damaged
+from trainable.schema import Damaged
 from trainable.submission import write_submission
 
 SIZES = 8  # members of the largest ensemble in the table of sizes
@@ -54,7 +54,7 @@ def combine(
     Returns what `ensemble.json` holds, or None if no trial left a network.
 
     Raises:
-        BadInput: no network is as fast as `max_latency`.
+        BadInput: no network is as fast as `max_latency`; a sweep at work takes the fastest.
     """
     to = to or folders[0]
     members, labels, split = candidates(folders, data, warn if places else None)
@@ -62,6 +62,10 @@ def combine(
         return None
     times = timed(members, places, warn)
     costs = [times[m.answering[0].digest] * len(asked(m, True)) for m in members]
+    if places and max_latency is not None and max_latency < (least := min(costs)):
+        # After a whole search a sweep is not given up for a limit that it cannot keep.
+        warn(f"--max-latency {max_latency:g}: the fastest network takes {least:.3g} ms an image; it is taken alone.")
+        max_latency = least
     taken, partly = admitted(members, labels, methods, [max_latency is None or ms <= max_latency for ms in costs])
     members = [members[i] for i in taken]
     one = [times[m.answering[0].digest] for m in members]
@@ -168,11 +172,12 @@ def timed(members: list[Member], places, warn: Callable[[str], None]) -> dict[st
         known = stored.times(path)
         key = {n.number: f"{n.number}-{n.digest[:16]}" for n in networks}
         new = [n for n in networks if key[n.number] not in known]
-        known |= {key[n.number]: measured for n, measured in zip(new, latencies(new, places, warn, TIMING), strict=True)}
+        measured = dict(zip((key[n.number] for n in new), latencies(new, places, warn, TIMING), strict=True))
+        known |= {name: times for name, times in measured.items() if times}  # others are measured again next time
         if new:
             with suppress(OSError):  # a folder that cannot be written: they are measured again next time
                 files.write_json(path, known)
-        out |= {n.digest: known[key[n.number]].get("ms_128", np.inf) / 128 for n in networks}
+        out |= {n.digest: known.get(key[n.number], {}).get("ms_128", np.inf) / 128 for n in networks}
     return out
 
 
@@ -240,6 +245,7 @@ def _cascade(
     ms, i, made = min(found, key=lambda item: item[:2])
     return {
         "first": members[i].name,
+        "first_full": members[i].full,
         "first_judged": score(members[i].alone, labels),
         "network": os.path.relpath(members[i].answering[0].folder, to),
         "threshold": made.threshold,

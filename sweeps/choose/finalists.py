@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sweeps.choose.combine import LEAST_LOSS, grow, right_class
-from sweeps.choose.members import LAST, SEED, Member, find, out_of_fold
+from sweeps.choose.members import LAST, SEED, Member, find, out_of_fold, unheard
 from sweeps.search.record import read
 from trainable.datasets.container import Dataset, in_folds
 
@@ -101,11 +101,15 @@ def make_plan(
         seeds: with how many each is trained on every fold; None: as many as there is time for.
         last: whether each is trained once more on nearly all labels.
     """
-    cuts = (folds,) if folds else FOLDS
-    nothing = Plan((), cuts[0], epochs[0], 0.0)
+    images = len(in_folds(data))
+    cuts = [some for some in ((folds,) if folds else FOLDS) if some <= images]
+    nothing = Plan((), cuts[0] if cuts else images, epochs[0], 0.0)
     if count == 0:
         return replace(nothing, why="none were asked for")
-    taken = pick(find(folder, _unheard), data.val.labels, count or (FEW if seconds is None else MOST))
+    if not cuts:
+        return replace(nothing, why=f"there are {images} labelled images, fewer than folds")
+    last = last and images >= LAST
+    taken = pick(find(folder, unheard), data.val.labels, count or (FEW if seconds is None else MOST))
     if not taken:
         return replace(nothing, why="no trial left a network")
     trials, rungs = read(folder / "record.db")
@@ -117,7 +121,7 @@ def make_plan(
     begun = [t["config"] for t in trials if t["refits"] in candidates and t["state"] in binding]
     bound = {(round(config["epochs"], 6), config["folds"]) for config in begun if not config.get("unlabelled")}
     options = [(budget, some) for budget, some in options if (round(budget, 6), some) in bound] or options
-    labelled = len(in_folds(data)) / len(data.train)
+    labelled = images / len(data.train)
     finalists = []
     for member in taken:
         an_epoch = labelled * (member.metrics["train_s"] + member.metrics["eval_s"]) / member.metrics["budget"]
@@ -137,8 +141,8 @@ def make_plan(
     for budget, some in options:
         fits = next((chosen for chosen in order if plan(chosen, budget, some).seconds <= most), None)
         if fits:
-            images = labelled * (some - 1) / some  # that a network learns from, to those of the search's
-            remains = BY_EPOCHS ** log2(budget / epochs[0]) * BY_IMAGES ** log2(images)
+            share = labelled * (some - 1) / some  # that a network learns from, to those of the search's
+            remains = BY_EPOCHS ** log2(budget / epochs[0]) * BY_IMAGES ** log2(share)
             found.append((-len(fits) if count else 0, promised[fits] * remains, fits, (budget, some)))
     if found:
         *_, chosen, option = min(found)
@@ -153,10 +157,6 @@ def make_plan(
     least = min((plan([i], *option) for i in range(len(taken)) for option in options), key=lambda plan: plan.seconds)
     why = f"one alone would need {least.seconds / 60:.1f} minutes for {least.folds} folds of {least.epochs:g} epochs, "
     return replace(nothing, why=f"{why}and {seconds / 60:.1f} are left")
-
-
-def _unheard(said: str):
-    """Ignore a network that is left out: the final combination says so."""
 
 
 def worth(members: Sequence[Member], rungs: Sequence[dict]) -> list[float]:
@@ -228,7 +228,7 @@ def teachers(plan: Plan, folder: Path, data: Dataset) -> dict[int, np.ndarray]:
     where a finalist is not trained on every fold.
     """
     wanted = {finalist.trial for finalist in plan.finalists}
-    members = [m for m in out_of_fold(folder, data, _unheard) if m.trial in wanted and not m.view and not m.unlabelled]
+    members = [m for m in out_of_fold(folder, data, unheard) if m.trial in wanted and not m.view and not m.unlabelled]
     if {member.trial for member in members} < wanted:
         return {}
     said = lambda fold: [member.networks[fold].probs["unlabelled"] for member in members]  # noqa: E731

@@ -19,7 +19,7 @@ from trainable import engine, files, saved, scores
 from trainable.datasets.container import Dataset, Split, folds_of, in_folds, judging
 from trainable.fit import predict
 from trainable.ray_trial import PROBS, in_view
-from trainable.stored import Damaged
+from trainable.schema import Damaged
 
 LAST = 50  # folds, of which a last fit leaves out the first: the fiftieth part of the labels calibrates it
 SEED = 1_000_003  # between the seeds of one finalist; those of trials are a few apart
@@ -55,15 +55,18 @@ class Network:
         return {**safetensors.numpy.load_file(self.folder / PROBS), **self._asked_later()}
 
     def _asked_later(self) -> dict[str, np.ndarray]:
+        path = self.folder / PREDICTIONS
+        if not path.is_file():  # nor a FIFO, which would hang
+            return {}
         try:
-            with safe_open(self.folder / PREDICTIONS, "np") as file:
+            with safe_open(path, "np") as file:
                 about = file.metadata() or {}
                 names = file.keys() if about.get("weights") == self.digest else ()
                 probs = {name: file.get_tensor(name) for name in names}
             # Before they had a digest of their own, they had that of the weights only.
-            return probs if about.get("sha256", _digest(probs)) == _digest(probs) else {}
+            return probs if about.get("sha256") in (None, _digest(probs)) else {}
         except (OSError, SafetensorError):
-            return {}  # there is none, or none that is whole
+            return {}  # it is not whole
 
     def keep(self, probs: dict[str, np.ndarray]):
         """What it says of more splits."""
@@ -135,16 +138,19 @@ def find(folder: Path, leave_out: Callable[[str], object] | None = None) -> list
     Raises:
         BadInput: a file is not as it was recorded.
     """
-    trials, rungs = _there(folder)
-    last = {row["number"]: row["rung"] for row in read(folder / "record.db")[1]}
+    trials, rungs, last = _there(folder)
     members = []
     for number, trial in trials.items():
         rung, config = rungs.get(number), trial["config"]
         if trial["refits"] is None and (network := _network(folder, trial, rung, leave_out)):
-            full = trial["state"] == "complete" and rung["rung"] == last[number]  # and not at an earlier rung, its best
+            full = trial["state"] == "complete" and rung["rung"] == last[number]["rung"]  # and not at an earlier one, its best
             about = {"epochs": config["epochs"], "full": full}
             members.append(Member(number, config["arch"], rung["metrics"], (network,), network.probs["val"], **about))
     return sorted(members, key=lambda member: member.metrics["val_loss"])
+
+
+def unheard(said: str):
+    """Leave a damaged network out without a word: who combined them has said so, or will."""
 
 
 def out_of_fold(folder: Path, data: Dataset, leave_out: Callable[[str], object] | None = None) -> list[Member]:
@@ -153,7 +159,7 @@ def out_of_fold(folder: Path, data: Dataset, leave_out: Callable[[str], object] 
     They are judged by the images of `judging`: on a val that the user gave by all the networks that answer for
     the finalist, for none of them has seen it; else out of fold. `leave_out` as in `find`.
     """
-    trials, rungs = _there(folder)
+    trials, rungs, _ = _there(folder)
     labels = judging(data).labels
     held_out = cache(lambda folds: folds_of(in_folds(data).labels, folds))
     by_finalist: dict[tuple, dict[int, Network]] = {}
@@ -191,10 +197,11 @@ def out_of_fold(folder: Path, data: Dataset, leave_out: Callable[[str], object] 
     return sorted(members, key=lambda member: member.metrics["val_loss"])
 
 
-def _there(folder: Path) -> tuple[dict[int, dict], dict[int, dict]]:
-    """Trials by number, and of each that handed over a network the last rung at which it did."""
+def _there(folder: Path) -> tuple[dict[int, dict], dict[int, dict], dict[int, dict]]:
+    """By number: trials, of each that handed over a network the last rung at which it did, and the last rung of all."""
     trials, rungs = read(folder / "record.db")
-    return {trial["number"]: trial for trial in trials}, {rung["number"]: rung for rung in rungs if rung["files"]}
+    handed_over = {rung["number"]: rung for rung in rungs if rung["files"]}
+    return {trial["number"]: trial for trial in trials}, handed_over, {rung["number"]: rung for rung in rungs}
 
 
 def _network(folder: Path, trial: dict, rung: dict | None, leave_out: Callable[[str], object] | None) -> Network | None:

@@ -9,7 +9,7 @@ import pandas as pd
 from sweeps import stored
 from sweeps.choose.combine import combined
 from sweeps.choose.ensemble import candidates
-from sweeps.choose.members import Member
+from sweeps.choose.members import Member, unheard
 from trainable import scores
 from trainable.datasets.container import Dataset, Split, judging
 from trainable.errors import BadInput
@@ -52,12 +52,14 @@ class Mistakes:
 def mistakes(folder: Path, data: Dataset) -> Mistakes:
     """Raises BadInput where the members that ensemble.json names are not there any more."""
     about = stored.ensemble(folder)
-    members, labels, _ = candidates([folder], data)
+    # A damaged network that is no member takes nothing from the page.
+    members, labels, _ = candidates([folder], data, unheard)
     if len(labels) != about["judged_on"]["images"]:
         raise BadInput("the predictions of its members are not there")
     weight = {tuple(one[name] for name in KEY): one["weight"] for one in about["members"]}
     chosen = [member for member in members if tuple(getattr(member, name) for name in KEY) in weight]
     if len(chosen) < len(weight):
+        candidates([folder], data)  # which says so where one is damaged
         raise BadInput("the predictions of some of its members are not there")
     if sum(len(one["networks"]) for one in about["members"]) < sum(len(member.answering) for member in chosen):
         chosen = [replace(member, val=member.alone) for member in chosen]  # one network of each, for the sake of time

@@ -7,7 +7,7 @@ import numpy as np
 
 from sweeps.choose.combine import combined
 from sweeps.choose.cost import latencies
-from sweeps.choose.members import find, predict_all
+from sweeps.choose.members import find, predict_all, unheard
 from sweeps.choose.scored import score
 from trainable.datasets.container import Dataset
 from trainable.submission import write_submission
@@ -54,16 +54,17 @@ def vote(folder: Path, data: Dataset, archs: Sequence[str]) -> dict:
         archs: the architectures that vote, each of which has left a network.
 
     Returns:
-        `archs`, errors and losses on val and test, and the `submission`, as `judge` returns them.
+        `archs`, those of them that are `partly` trained, errors and losses on val and test, and the
+        `submission`, as `judge` returns them.
     """
-    by_arch = {member.arch: member for member in find(folder)}
+    by_arch = {member.arch: member for member in find(folder, unheard)}
     voters = [by_arch[arch] for arch in archs]
     equal = np.full(len(voters), 1 / len(voters))
 
     def together(probs: list[np.ndarray]) -> np.ndarray:
         return combined("vote", np.stack(probs), equal)
 
-    out = {"archs": list(archs)}
+    out = {"archs": list(archs), "partly": [member.arch for member in voters if not member.full]}
     out |= _score("val", together([member.val for member in voters]), data.val.labels)
     probs = {
         name: together([member.networks[0].probs[name] for member in voters])

@@ -25,13 +25,13 @@ class Failures:
         """A trial has come to a rung."""
         self.proven = True
 
-    def ended(self, state: str, reason: str = ""):
-        """A trial has ended; `reason` counts where it failed in this process: it may have been mended since."""
+    def ended(self, state: str, reason: str):
+        """A trial has ended; for a reason, where it failed."""
         if state != "failed":
             self.in_a_row = 0 if state in ("complete", "stopped") else self.in_a_row
             return
         self.in_a_row += 1
-        if reason and not reason.startswith(OF_THE_DRAW):
+        if not reason.startswith(OF_THE_DRAW):
             self.reasons[without_numbers(reason)] += 1
 
     @property

@@ -106,6 +106,8 @@ class Keeper:
     def state(self, number: int) -> bytes | None:
         """The latest state of a trial that is whole."""
         for path in sorted((self.folder / str(number)).glob(f"{STATE}-*-*.safetensors"), key=_step, reverse=True):
+            if not path.is_file():
+                continue
             content = path.read_bytes()
             if path.stem.endswith(hashlib.sha256(content).hexdigest()[:16]):
                 return content

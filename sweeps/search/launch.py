@@ -112,7 +112,8 @@ class Ending:
                     warn(f"{wrong}: the sweep waits for room, Ctrl-C ends it." if wrong else "There is room again.")
                 full = wrong
                 for number, (node, process) in late.items():
-                    warn(f"Trial {number} has made no step for {silence:.0f} seconds: its process is ended.")
+                    named = f"Trial {number} ({search.arch(number)})"
+                    warn(f"{named} has made no step for {silence:.0f} seconds: its process is ended.")
                     there = NodeAffinitySchedulingStrategy(node, soft=False)
                     ray.remote(_end).options(num_cpus=0, scheduling_strategy=there).remote(process)
 

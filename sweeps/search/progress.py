@@ -19,7 +19,8 @@ from trainable.errors import short, without_numbers
 SAY_EVERY = 30.0  # seconds between two lines, where nothing else is said
 SHOWN = 8  # running trials that the display has a line for
 STEPS = "▁▂▃▄▅▆▇█"
-REASON = 160  # characters of a reason that are shown
+REASON = 60, 160  # characters of a reason that are shown: at least, and at most, as the line has room
+BEFORE = 50  # characters before it
 KNOWN = 3  # trials that must have ended before their pace says when the rest will have
 
 
@@ -111,7 +112,9 @@ class Progress:
         if not reason:
             return ""
         first = self.failed.setdefault(without_numbers(reason), number) if state == "failed" else number
-        return f": {short(reason, REASON)}" if first == number else f", as trial {first} did"
+        least, most = REASON
+        room = min(most, max(least, self.console.width - BEFORE))
+        return f": {short(reason, room)}" if first == number else f", as trial {first} did"
 
     def _is(self, number: int, state: str):
         """A trial is in this state now."""

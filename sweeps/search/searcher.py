@@ -10,7 +10,7 @@ from optuna.distributions import json_to_distribution
 from optuna.trial import TrialState, create_trial
 
 from sweeps.search.draw import distributions_of, draw_config, seed_of
-from sweeps.search.hopeless import ALIKE, Failures
+from sweeps.search.hopeless import ALIKE, OUT_OF_MEMORY, Failures
 from sweeps.search.job import Job, Running
 from sweeps.search.memory import Memory, study_state
 from sweeps.search.record import Record, read, rows
@@ -133,6 +133,11 @@ class Search:
         """The trials that run though there are only so many places: those that were begun last."""
         return frozenset(sorted(self._running.keys() - self._waiting)[max(0, places) :])
 
+    def arch(self, number: int) -> str:
+        """Return the architecture of a trial that runs."""
+        trial = self._running.get(number)
+        return trial.config["arch"] if trial else "ended"
+
     def _wants_more(self) -> bool:
         return (self.trials is None or self.started < self.trials) and not self.failures.hopeless
 
@@ -147,7 +152,7 @@ class Search:
         trial = self._running[number]
         trial.times = {name: result.get(name, 0.0) for name in ("train_s", "eval_s")}
         if "out_of_memory" in result:
-            return self._retry_alone(number, result["out_of_memory"])
+            return self._retry_alone(number, f"{OUT_OF_MEMORY}: {result['out_of_memory']}")
         if "failed" in result:
             return self._end(number, "failed", result["failed"], result.get("trace", ""))
         if result["budget"] == 0:
@@ -283,7 +288,6 @@ class Search:
             mine = known[number]
             values = {rung: metrics[self.metric] for rung, metrics in sorted(mine.items())}
             ended = state not in ("running", "interrupted")
-            self.failures.ended(state)
             told, value = study_state(state, list(values.values())) if ended else (TrialState.RUNNING, None)
             self._add(trial, told, value, values)
             if not ended or number in again:

@@ -67,9 +67,10 @@ def parameters(about: Mapping) -> dict:
 def metrics(ensemble: Mapping, trials: int, busy: float) -> dict[str, float]:
     """Of a sweep that has ended, from ensemble.json."""
     of_test = {"test_error": ensemble["test"]["error"]} if ensemble["test"] else {}
+    loss = {"loss": ensemble["judged"]["loss"]} if ensemble["judged"]["loss"] is not None else {}
     return {
         "error": ensemble["judged"]["error"],
-        "loss": ensemble["judged"]["loss"],
+        **loss,
         "best_single_error": ensemble["best_single"]["judged"]["error"],
         **of_test,
         "ms_per_image": ensemble["ms_per_image"],

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sweeps.show import views
 from sweeps.show.judged import judges
-from sweeps.show.trained import FULL, PARTLY, mark, partly
+from sweeps.show.trained import FULL, PARTLY, mark, partly, share
 from trainable.errors import short, without_numbers
 from trainable.scores import interval
 
@@ -63,7 +63,7 @@ def _answer(console: Console, ensemble: dict):
     if about := partly(ensemble):
         console.print(about, highlight=False)
     if some := [m for m in ensemble["members"] if not m.get("full", True)]:
-        names = ", ".join(f"{m['trial']} {m['arch']} ({m['epochs']:.3g} of {m['of_epochs']:.3g} epochs)" for m in some)
+        names = ", ".join(f"{m['trial']} {m['arch']} ({share(m)} epochs)" for m in some)
         console.print(f"Members that are {PARTLY}: {names}.", highlight=False)
     console.print(_cost(ensemble), highlight=False)
 
@@ -123,7 +123,7 @@ def _ensembles(ensemble: dict) -> Table:
     rows.append((f"fewest errors: trial {single['trial']} {single['arch']}{mark(single)}", 1, single["judged"]))
     for name, members, judged in rows:
         label = f"[bold]{name}, chosen" if name == ensemble["method"] else name
-        table.add_row(label, str(members), *_scores(judged), f"{judged['loss']:.4f}")
+        table.add_row(label, str(members), *_scores(judged), _cell("loss", judged["loss"]))
     return table
 
 
@@ -158,9 +158,10 @@ def _cost(ensemble: dict) -> str:
     text = f"{many} {ensemble['ms_per_image']:.3g} ms an image, in batches of 128 on one place."
     cascade = ensemble["cascade"]
     if cascade:
+        first = f"{cascade['first']}{'' if cascade.get('first_full', True) else f' ({PARTLY})'}"
         text += (
             f" A cascade that asks one of each member for {cascade['share_passed_on']:.1%} of the images, and one of trial "
-            f"{cascade['first']} alone for the others, takes {cascade['ms_per_image']:.3g} ms "
+            f"{first} alone for the others, takes {cascade['ms_per_image']:.3g} ms "
             f"({cascade['judged']['errors']} errors; that network alone: {cascade['ms_first']:.3g} ms)."
         )
     return text

@@ -15,14 +15,21 @@ def training(trials: pd.DataFrame) -> pd.Series:
 
 def epochs(member: Mapping) -> str:
     """Return how long a member of an ensemble.json was trained, and that it was not to the end."""
-    if member.get("full", True):
-        return f"{member['epochs']:.3g}"
-    return f"{member['epochs']:.3g} of {member['of_epochs']:.3g}, {PARTLY}"
+    if not member.get("full", True):
+        return f"{share(member)}, {PARTLY}"
+    return "-" if member["epochs"] is None else f"{member['epochs']:.3g}"
+
+
+def share(member: Mapping) -> str:
+    """Return how many of its epochs a partly trained member was trained for; files written by hand may not say."""
+    if member["epochs"] is None or member["of_epochs"] is None:
+        return "some"
+    return f"{member['epochs']:.3g} of {member['of_epochs']:.3g}"
 
 
 def mark(member: Mapping) -> str:
     """Return what is put behind the name of such a member, nothing behind others."""
-    return "" if member.get("full", True) else f" ({PARTLY}: {member['epochs']:.3g} of {member['of_epochs']:.3g} epochs)"
+    return "" if member.get("full", True) else f" ({PARTLY}: {share(member)} epochs)"
 
 
 def partly(ensemble: Mapping) -> str:

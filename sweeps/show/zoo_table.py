@@ -123,9 +123,8 @@ def words_of_vote(voted: Mapping, val: int) -> list[str]:
     """
     if not voted:
         return []
-    text = (
-        f"Majority vote of {', '.join(voted['archs'])}: {voted['val_errors']} errors of {val:,} on val ({voted['val_error']:.2%})"
-    )
+    names = ", ".join(arch + PARTLY * (arch in voted["partly"]) for arch in voted["archs"])
+    text = f"Majority vote of {names}: {voted['val_errors']} errors of {val:,} on val ({voted['val_error']:.2%})"
     if "test_error" in voted:
         text += f", {voted['test_errors']} on test ({voted['test_error']:.2%})"
     return [text + (f"; {voted['submission']}" if "submission" in voted else "") + "."]

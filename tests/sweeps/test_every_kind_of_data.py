@@ -11,9 +11,11 @@ import pytest
 from handed_over import CONFIG, hand_over
 from played import play
 
-from sweeps import report
+from sweeps import report, stored
+from sweeps.choose import ensemble as choose_ensemble
 from sweeps.choose.cascade import cascade
 from sweeps.choose.combine import ENSEMBLES, by_size, choose
+from sweeps.choose.ensemble import combine
 from sweeps.choose.finalists import make_plan, promises, worth
 from sweeps.choose.members import Member, find
 from sweeps.search.record import Record
@@ -44,6 +46,11 @@ KINDS = ("separable", "hopeless", "one class", "constant", "no number", "luck", 
 
 @pytest.fixture(params=KINDS)
 def kind(request):
+    return request.param
+
+
+@pytest.fixture(params=[3, IMAGES])
+def images_few(request):
     return request.param
 
 
@@ -103,6 +110,29 @@ def test_an_ensemble(kind, images):
     found = cascade(probs[0], probs[1], labels)
     assert 0 <= found.share <= 1
     assert 0 <= found.errors <= images
+
+
+def test_an_ensemble_that_is_written_can_be_read(kind, images_few, tiny, tmp_path, monkeypatch):
+    """Also a cascade that passes on whatever it is asked."""
+    few = replace(tiny, val=tiny.val.take(np.arange(images_few)), test=tiny.test.take(np.arange(5)))
+    record = Record(tmp_path / "record.db", about={"arguments": {}, "data": {"fingerprint": "x"}})
+    for number in range(3):
+        probs = {name: said(kind, split.labels, number) for name, split in (("val", few.val), ("test", few.test))}
+        record.trial_started(number, {**CONFIG, "seed": number}, {}, {})
+        hand_over(record, number, 0, 4.0, probs, few.val.labels, ("complete", ""))
+    monkeypatch.setattr(
+        choose_ensemble, "latencies", lambda networks, *rest: [{"ms_128": n + 1.0} for n, _ in enumerate(networks)]
+    )
+    combine([tmp_path], few, ENSEMBLES, None, print)
+    assert stored.ensemble(tmp_path)["members"]
+
+
+def test_a_cascade_that_passes_on_everything_is_written_as_it_is(tmp_path):
+    labels = np.arange(3)
+    sure = np.eye(10, dtype=np.float32)
+    found = cascade(0.9 * sure[(labels + 1) % 10] + 0.01, sure[labels], labels)
+    assert found.threshold == float("inf")
+    assert stored.CASCADE["threshold"].fits(found.threshold)
 
 
 def test_more_members_than_any_weight_needs():

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from handed_over import probs_of
 
+from sweeps.arch_sweep import check_folds
 from sweeps.choose import finalists
 from sweeps.choose.finalists import make_plan, makespan, pick, promises, worth
 from sweeps.choose.members import Member, find
+from trainable.errors import BadInput
 
 
 def test_makespan():
@@ -84,6 +86,31 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny, monkeypatch):
     jobs = plan(count=1).jobs
     assert [config["fold"] for _, config in jobs] == [0, 1, 2, 3, 4]
     assert {(of, config["folds"], config["seed"]) for of, config in jobs} == {(0, 5, 0)}
+
+
+@pytest.mark.parametrize(
+    ("images", "folds", "expected"), [(2, None, 0), (3, None, 3), (4, None, 4), (712, 713, 0), (712, 712, 712)]
+)
+def test_no_more_folds_than_images(searched, tmp_path, tiny, images, folds, expected):
+    """Else every network of a finalist would fail, one like the other."""
+    few = replace(tiny, train=tiny.train.take(np.arange(0))) if images < 200 else tiny
+    monkey = pytest.MonkeyPatch()
+    with monkey.context() as patch:
+        if images < 200:
+            patch.setattr(finalists, "in_folds", lambda data: data.val.take(np.arange(images)))
+            few = replace(tiny, train=tiny.train.take(np.arange(images)))
+        plan = make_plan(tmp_path, few, 1, folds, [4.0], 2, None, last=True)
+    assert (plan.folds if plan.finalists else 0) == expected
+    if not expected:
+        assert plan.why == f"there are {images} labelled images, fewer than folds"
+    assert plan.last == (bool(expected) and images >= finalists.LAST)
+
+
+def test_folds_that_were_asked_for_are_checked_before_the_search(tiny):
+    check_folds(712, tiny)
+    check_folds(None, tiny)
+    with pytest.raises(BadInput, match="--folds 713: there are 712 labelled images to cut into folds; give at most 712"):
+        check_folds(713, tiny)
 
 
 def test_who_takes_too_long_makes_way(searched, tmp_path, tiny, monkeypatch):

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from sweeps.search.draw import SEARCHERS
 from sweeps.search.hopeless import ALIKE, IN_A_ROW
-from sweeps.search.progress import REASON, Progress
+from sweeps.search.progress import Progress
 from sweeps.search.record import Record, read
 from sweeps.search.scheduler import Asha
 from sweeps.search.searcher import Search
@@ -68,6 +68,19 @@ def test_what_another_draw_may_not_have_is_tried_longer(make, reason):
     assert search.finished
 
 
+@pytest.mark.parametrize("reason", ["OutOfMemoryError: CUDA out of memory", "RuntimeError: can't allocate memory"])
+def test_a_trial_that_has_no_room_even_alone(make, reason):
+    """As a trial says it itself, unlike the kernel or Ray."""
+    search = make()
+    for _ in range(ALIKE + 1):
+        job = search.ask()
+        assert not search.hear(job.number, {"out_of_memory": reason})
+        again = search.ask()
+        assert (again.number, again.alone) == (job.number, True)
+        assert not search.hear(job.number, {"out_of_memory": reason})
+    assert not search.failures.hopeless
+
+
 def test_a_result_before_them(make):
     search = make()
     search.hear(search.ask().number, result())
@@ -100,6 +113,16 @@ def test_who_resumes_it_has_it_tried_again(make):
     assert again.finished
 
 
+def test_also_after_many_in_a_row(make):
+    search = make()
+    for budget in (1.0, 4.0):
+        search.hear(search.ask().number if budget == 1.0 else 0, result(budget=budget))
+    for _ in range(IN_A_ROW):
+        fail(search)
+    assert search.finished
+    assert not make().finished
+
+
 def test_many_that_are_trained_whatever_comes(make):
     search = make(trials=8, alike=IN_A_ROW)
     for _ in range(8):
@@ -107,17 +130,18 @@ def test_many_that_are_trained_whatever_comes(make):
     assert search.ask() is None
 
 
-def test_it_is_said_once_and_shortly(make, tmp_path):
+@pytest.mark.parametrize(("width", "longest"), [(80, 110), (120, 120), (10_000, 210)])
+def test_it_is_said_once_and_shortly(make, tmp_path, width, longest):
     said = io.StringIO()
     long = "KeyError: " + ", ".join(f"architecture{i}" for i in "abcdefghijklmnopqrstuvwxyz" * 5)
-    progress = Progress(Console(file=said, width=10_000), lambda: 1, lambda: None, lambda: False, None)
+    progress = Progress(Console(file=said, width=width), lambda: 1, lambda: None, lambda: False, None)
     search = make(listeners=(progress,))
     progress.live = None
     first, *_ = (fail(search, long) for _ in range(ALIKE))
     lines = said.getvalue().splitlines()
     assert len(lines) == ALIKE
     assert sum("KeyError" in line for line in lines) == 1
-    assert len(lines[0]) < REASON + 60
+    assert len(lines[0]) <= longest
     assert lines[1].endswith(f"failed, as trial {first} did")
     trials, _ = views.tables(tmp_path)
     why = summary.why_none(trials)

@@ -25,6 +25,7 @@ from sweeps.show import figures, page, summary, views, zoo_table
 from sweeps.show.trained import epochs, mark, partly
 from trainable import scores
 from trainable.datasets.container import nothing
+from trainable.errors import BadInput
 
 METHODS = list(ENSEMBLES)
 PLACES = SimpleNamespace(cpus=1, gpus=0, device="cpu")
@@ -196,6 +197,54 @@ def test_the_zoo_marks_them(folder, tiny, monkeypatch):
     assert text.count("%†") == 3
     assert "†: partly trained, not to the last epoch: net" in text
     figures.write_zoo(folder / "zoo.png", table, 200, (1, 128))
+
+
+def test_a_vote_marks_them_and_goes_without_what_is_damaged(folder, tiny, monkeypatch):
+    """The network that is damaged does not vote, and the table is not given up for it."""
+    data = replace(tiny, test=nothing(tiny.test))
+    there = [replace(m, arch=f"net{m.trial}") for m in find(folder)]
+    (folder / "trials" / "3" / "model.safetensors").write_bytes(b"damaged")
+    heard = []
+
+    def found(folder, leave_out=None):
+        left = {m.trial for m in find(folder, leave_out)}
+        heard.append(left)
+        return [m for m in there if m.trial in left]
+
+    monkeypatch.setattr(singles, "find", found)
+    voted = singles.vote(folder, data, ["net0", "net1"])
+    assert heard == [{0, 1, 2}]
+    assert voted["partly"] == ["net1"]
+    (words,) = zoo_table.words_of_vote(voted, 200)
+    assert "Majority vote of net0, net1†: " in words
+
+
+def test_a_cascade_marks_its_first_network(folder, combined):
+    about = combined()
+    if about["cascade"]:
+        about["cascade"]["first_full"] = False
+        out = io.StringIO()
+        summary.show_ensemble(Console(file=out, width=200), about)
+        assert f"one of trial {about['cascade']['first']} (partly trained) alone for the others" in out.getvalue()
+    assert about["cascade"], "several take part"
+
+
+def test_a_limit_that_no_network_keeps(folder, combined, tiny, monkeypatch):
+    """A sweep at work takes the fastest and says so; whoever combines by hand is told."""
+    said = []
+    about = combine([folder], tiny, METHODS, PLACES, said.append, 0.001)
+    assert len(about["members"]) == 1
+    assert any("--max-latency 0.001: the fastest network takes 1 ms an image; it is taken alone." in line for line in said)
+    with pytest.raises(BadInput, match="the fastest member takes 1 ms an image; allow for more"):
+        combine([folder], tiny, METHODS, None, said.append, 0.001)
+
+
+def test_a_network_that_could_not_be_timed_is_timed_again(folder, combined, tiny, monkeypatch):
+    """One worker that was killed once says nothing of a network."""
+    monkeypatch.setattr(choose_ensemble, "latencies", lambda networks, *rest: [{} for _ in networks])
+    assert combined()["ms_per_image"] == float("inf")
+    monkeypatch.setattr(choose_ensemble, "latencies", lambda networks, *rest: [{"ms_128": 128.0} for _ in networks])
+    assert combined()["ms_per_image"] < 10
 
 
 def test_mlflow_marks_them(folder, track, uri):

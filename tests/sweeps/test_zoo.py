@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,13 @@ def test_size_by_hand(tiny):
     convolutions = 9 * 1 * 8, 9 * 8 * 16, 9 * 16 * 16, 9 * 16 * 16
     assert macs == 28 * 28 * convolutions[0] + 14 * 14 * sum(convolutions[1:]) + 16 * 10
     assert parameters == sum(convolutions) + 2 * (8 + 16 + 16 + 16) + 16 * 10 + 10
+
+
+def test_small_data_have_too_few_steps_an_epoch_to_time(tiny):
+    """One step an epoch, and one epoch: steps are timed beyond its end."""
+    few = replace(tiny, train=tiny.train.take(np.arange(130)))
+    config = TrialConfig(knobs={"width": 8}, epochs=1.0, engine="fp32-nhwc")
+    assert cost._epoch_seconds(config, few, 1, "cpu") > 0
 
 
 @pytest.mark.parametrize("arch", ["resnet18", pytest.param("efficientnet_b3", marks=pytest.mark.full)])
@@ -244,7 +252,8 @@ def test_time_that_is_too_short_or_too_long_to_share_out():
         (["--vote", "mnasnet0_5"], "--vote mnasnet0_5: give at least two networks, each once"),
         (["--archs", "resnet18,resnet19"], "unknown architecture 'resnet19'; known: resnet18, "),
         (["--archs", ""], "unknown architecture ''"),
-        (["--epochs", "0"], "--epochs: '0' is not a number above 0"),
+        (["--epochs", "0"], "--epochs: '0' is not a number of 1e-06 or more"),
+        (["--epochs", "1e-7"], "--epochs: '1e-7' is not a number of 1e-06 or more and at most 100000"),
         (["--set", "lr"], "--set lr: write KEY=VALUE"),
         (["--set", "epochs=3"], "--set epochs=3: use --epochs instead"),
         (["--set", "arch=convnet"], "--set arch=convnet: use --archs instead"),

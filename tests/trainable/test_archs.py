@@ -1,5 +1,7 @@
 """Our own families; torchvision's networks have a file of their own."""
 
+import sys
+
 import optuna
 import pytest
 import torch
@@ -98,6 +100,13 @@ def test_every_choice_of_every_name_builds(arch):
             network = build(arch, **{knob: value}).train()
             network(torch.rand(2, 1, 28, 28)).sum().backward()
             assert all(p.grad is not None for p in network.parameters())
+
+
+def test_an_architecture_that_ends_its_process(monkeypatch):
+    """It would end a whole sweep, with status 0 and without a word."""
+    monkeypatch.setattr(ARCHS["convnet"], "build", lambda *_: sys.exit(0))
+    with pytest.raises(BadInput, match=r"the architecture convnet calls exit\(0\) while it is built"):
+        build_network(TrialConfig(), GREY)
 
 
 def test_a_layer_that_sees_all_patches_sees_a_thousand_at_most():

@@ -193,7 +193,7 @@ def test_every_family_takes_every_rule(name):
     assert auto_stem(ZOO[name], LARGEST) == 1, "as published for the images it was published for"
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2", "mnasnet0_5", "densenet121"])
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "mobilenet_v2", "mnasnet0_5", "densenet121", "googlenet"])
 def test_a_grey_stem_responds_as_the_published_one(name):
     """To grey images, the first layer's response varies as much as the published network's, freshly initialised."""
     grey = torch.rand(16, 1, 40, 40)

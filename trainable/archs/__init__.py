@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from trainable.align import align
 from trainable.archs import convnet, mixer, plain, strided, vit, wide
 from trainable.archs.torchvision_zoo import ZOO
+from trainable.errors import BadInput
 
 ARCHS = {
     "convnet": convnet,
@@ -51,9 +52,15 @@ def build_network(config, data) -> nn.Sequential:
     """The network of a TrialConfig for a problem's shape (anything with in_shape, classes, mean and std).
 
     Floats in [0, 1], [n, *in_shape] -> logits [n, classes].
+
+    Raises:
+        BadInput: a knob that cannot be, or an architecture that ends its process.
     """
     arch = ARCHS[config.arch]
     side = config.input_size
     in_shape = (data.in_shape[0], side, side) if side else data.in_shape
-    body = arch.build({**arch.DEFAULTS, **config.knobs}, in_shape, len(data.classes))
+    try:
+        body = arch.build({**arch.DEFAULTS, **config.knobs}, in_shape, len(data.classes))
+    except SystemExit as end:  # it would end whole sweeps without a word
+        raise BadInput(f"the architecture {config.arch} calls exit({end.code}) while it is built") from end
     return nn.Sequential(Normalise(data.mean, data.std, side, config.align), body)
