@@ -89,12 +89,12 @@ def kill_all():
             process.wait()
 
 
-def hear(process: subprocess.Popen, words: str) -> str:
-    """Read what `process` says, up to the line with these words; the test fails where it ends without."""
+def hear(process: subprocess.Popen, *words: str) -> str:
+    """Read what `process` says, up to a line with one of these words; the test fails where it ends without."""
     said = ""
     for line in process.stdout:
         said += line
-        if words in line:
+        if any(some in line for some in words):
             return said
     raise AssertionError(f"it ended without saying {words!r}: {said}")
 

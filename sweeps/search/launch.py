@@ -51,6 +51,7 @@ class Ending:
     def __init__(self, seconds: float | None):
         self.asked = threading.Event()
         self.finished = threading.Event()
+        self.wake = threading.Event()  # whoever watches looks at once, not within a second
         self.at_once = False
         self.give(seconds)
 
@@ -80,10 +81,15 @@ class Ending:
                 self.at_once = True
                 raise KeyboardInterrupt
             self.asked.set()
+            self.wake.set()
 
         def watch():
             told, full, leave, fitted = None, "", (frozenset(), frozenset()), time.monotonic()
-            while not self.finished.wait(1.0):
+            while True:
+                self.wake.wait(1.0)
+                self.wake.clear()
+                if self.finished.is_set():
+                    return
                 if self.is_over() and told is None:
                     if self.asked.is_set():
                         warn(ENDING)
@@ -125,6 +131,7 @@ class Ending:
             yield
         finally:
             self.finished.set()
+            self.wake.set()
             thread.join(1)
             for number, handler in before.items():
                 signal.signal(number, handler)
