@@ -120,6 +120,12 @@ def machines() -> list[dict]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
 
 
+def largest_machine() -> dict[str, float]:
+    """The resources of a bundle that nothing else of ours fits beside."""
+    largest = max(machines(), key=lambda node: (node.get("GPU", 0), node.get("memory", 0), node.get("CPU", 0)))
+    return {"CPU": int(largest.get("CPU", 1)), "GPU": int(largest.get("GPU", 0))}
+
+
 def sweeps_at_work() -> int:
     """How many search or train finalists on this cluster now: each has keepers there, named after its driver's job. The keeper
     of one that has searched may outlive the search."""

@@ -19,7 +19,7 @@ from ray.tune.execution import class_cache
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeps.search.cluster import Places
-from sweeps.search.connect import SWEEPS, draining, machines
+from sweeps.search.connect import SWEEPS, draining, largest_machine
 from sweeps.search.hopeless import OUT_OF_MEMORY
 from sweeps.search.keeper import THREADS, Keeper
 from sweeps.search.searcher import Search
@@ -222,12 +222,6 @@ def run_search(
 
 def _end(process: int):
     os.kill(process, signal.SIGKILL)
-
-
-def largest_machine() -> dict[str, float]:
-    """The resources of a bundle that nothing else of ours fits beside."""
-    largest = max(machines(), key=lambda node: (node.get("GPU", 0), node.get("memory", 0), node.get("CPU", 0)))
-    return {"CPU": int(largest.get("CPU", 1)), "GPU": int(largest.get("GPU", 0))}
 
 
 def _name(trial) -> str:
