@@ -13,7 +13,7 @@ from trainable.schema import Damaged
 
 def check_trials(path: Path, trials: Sequence[Mapping]):
     """Raises Damaged unless trials are numbered, known to their search, and drawn as they say."""
-    searched = {trial["number"] for trial in trials if trial["refits"] is None}
+    searched = {trial["number"]: trial["config"] for trial in trials if trial["refits"] is None}
     for place, trial in enumerate(trials):
         where = f"{path}: trials {trial['number']}"
         if trial["number"] != place:
@@ -23,6 +23,9 @@ def check_trials(path: Path, trials: Sequence[Mapping]):
         folds, fold = trial["config"]["folds"], trial["config"]["fold"]
         if trial["refits"] is not None and not (fold < folds and 2 <= folds <= 1000):
             raise Damaged(f"{where}.config has the fold {fold} of {folds}, and should have one of 2 to 1000; {MEND}")
+        # A finalist's further seeds are above that of its trial.
+        if trial["refits"] is not None and trial["config"]["seed"] < (least := searched[trial["refits"]]["seed"]):
+            raise Damaged(f"{where}.config.seed should be {least} or more, as of trial {trial['refits']}; {MEND}")
         _check_drawn(trial, where)
 
 

@@ -143,15 +143,18 @@ def _by_place(params: dict, names: list[str]) -> dict[int, object]:
 
 
 def _kinds(table: pd.DataFrame) -> dict[str, dict]:
-    """How each parameter is drawn: of numbers whether their axis is logarithmic, of names which there are."""
+    """How each parameter is drawn: of numbers whether their axis is logarithmic, of names which there are.
+
+    Of a parameter that trials drew in either way, as a resumed space may let them, the values are names.
+    """
     out: dict[str, dict] = {}
     for row in table.itertuples():
         for name, text in row.distributions.items():
-            if name in out and out[name]["kind"] == "number":
-                continue
             told = json.loads(text)["attributes"]
-            number = {"kind": "number", "log": told.get("log", False)}
-            out[name] = {"kind": "choice", "choices": list(map(str, told["choices"]))} if "choices" in told else number
+            if "choices" in told:
+                out[name] = {"kind": "choice", "choices": list(map(str, told["choices"]))}
+            else:
+                out.setdefault(name, {"kind": "number", "log": told.get("log", False)})
     return out
 
 

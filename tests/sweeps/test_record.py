@@ -174,6 +174,10 @@ def set_told(**fields) -> str:
         ("UPDATE rungs SET rung = 1000", "rung is 1000; it should be a whole number from 0 to 999"),
         (set_config(folds=2, fold=2), "trials 1.config has the fold 2 of 2"),
         (set_config(folds=1), "trials 1.config has the fold 0 of 1"),
+        (
+            f"UPDATE trials SET config = '{json.dumps({**CONFIG, 'seed': 7})}' WHERE number = 0",
+            "trials 1.config.seed should be 7 or more, as of trial 0",
+        ),
         (set_told(params={}), "learned 0.data: lr is in one of params and distributions alone"),
         (set_told(distributions={"lr": "{}"}), "learned 0.data.distributions.lr is none of Optuna's"),
         (set_told(params={"lr": 7}), "learned 0.data.params.lr is 7, which its distribution does not have"),

@@ -6,10 +6,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, distribution_to_json
 
 from sweeps import report
 from sweeps.search.record import Record
-from sweeps.show import page, views
+from sweeps.show import drawn, page, views
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
 
@@ -125,3 +126,16 @@ def test_a_knob_with_numbers_and_words(tmp_path):
     write(tmp_path, configs).close()
     views.write_tables(tmp_path)
     assert pd.read_parquet(tmp_path / "trials.parquet")["convnet.kernel"].tolist() == ["auto", "3", "True"]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_parameter_that_was_drawn_in_two_ways(first):
+    """Optuna refuses that within one process; a resumed sweep's space may do it."""
+    ways = [(FloatDistribution(0.1, 1, log=True), 0.5), (CategoricalDistribution(["a", "b"]), "a")]
+    rows = [ways[(first + number) % 2] for number in range(4)]
+    of = [{"x": distribution_to_json(distribution)} for distribution, _ in rows]
+    params = [{"x": value} for _, value in rows]
+    table = pd.DataFrame({"trial": range(4), "loss": 0.5, "params": params, "distributions": of})
+    kinds = drawn._kinds(table)
+    assert kinds == {"x": {"kind": "choice", "choices": ["a", "b"]}}
+    assert set(drawn._parallel(table, ["x"], kinds)["place"]) == {0, 1}
