@@ -133,7 +133,7 @@ def _resumed(args: Namespace, given: dict) -> tuple[Namespace, Before]:
         raise BadInput(f"--trials {args.trials}: sweep {args.name} has {len(earlier.searched)} already; give more")
     if "trials" in given and "time_budget" not in given and args.time_budget and args.time_budget <= earlier.seconds:
         args.time_budget = None  # who asks for more trials does not mean the time that is used up
-    with blamed(earlier and earlier.record):
+    with blamed(earlier.record):
         _check(args)
     return args, earlier
 

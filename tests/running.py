@@ -166,6 +166,14 @@ def wait(condition: Callable[[], object], process: subprocess.Popen | None = Non
         time.sleep(0.2)
 
 
+def runs(pid: int) -> bool:
+    """Return whether a process has not ended; one that waits for its parent to look has."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def processes_under(root: int) -> list[int]:
     """Every process that descends from `root`."""
     parents = {}

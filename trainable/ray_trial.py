@@ -18,10 +18,10 @@ from trainable.config import ONLY_FINALISTS, TrialConfig
 from trainable.datasets.container import Dataset, of_fold, with_unlabelled
 from trainable.errors import BadInput
 from trainable.fit import evaluate, fit, mean_loss, predict
+from trainable.record_file import PROBS
 
 BEAT = 0.5  # seconds between two beats: a trial says how far it is and hears whether the search is over
 TRACE = 6  # entries of a traceback that are kept: its end
-PROBS = "probs.safetensors"
 
 
 def in_view(split: str, number: int) -> str:

@@ -73,7 +73,12 @@ class Both:
 
 
 def _finite(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a number that JSON and SQLite keep: finite, and of 64 bits where it is whole."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def number(low: float = -math.inf, high: float = math.inf, above: float = -math.inf) -> Kind:
@@ -134,12 +139,10 @@ def checked(value, kind, source: str, field: str = "", mend: str = MEND):
             return None if value is None else checked(value, kind.kind, source, field, mend)
         case OrEmpty() if value == {}:
             return value
-        case OrEmpty():
+        case OrEmpty() | Later():
             return checked(value, kind.kind, source, field, mend)
         case Both():
             return checked(checked(value, kind.first, source, field, mend), kind.then, source, field, mend)
-        case Later():
-            return checked(value, kind.kind, source, field, mend)
         case Many():
             if not isinstance(value, list) or len(value) < kind.least:
                 least = f" of {kind.least} or more" if kind.least else ""

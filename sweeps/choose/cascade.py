@@ -20,7 +20,15 @@ class Cascade:
 
 
 def passed_on(small: np.ndarray, threshold: float) -> np.ndarray:
-    """Which images the small one is unsure of, or says nothing about, bool [n]; small: probs [n, classes]."""
+    """Return which images the small network is unsure of, or says nothing about.
+
+    Args:
+        small: probabilities [n, classes].
+        threshold: of the largest probability, below which an image is passed on.
+
+    Returns:
+        bool [n].
+    """
     return ~(small.max(axis=1) >= threshold)
 
 

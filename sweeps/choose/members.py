@@ -18,7 +18,8 @@ from sweeps.search.record import read
 from trainable import engine, files, saved, scores
 from trainable.datasets.container import Dataset, Split, folds_of, in_folds, judging
 from trainable.fit import predict
-from trainable.ray_trial import PROBS, in_view
+from trainable.ray_trial import in_view
+from trainable.record_file import PROBS
 from trainable.schema import Damaged
 
 LAST = 50  # folds, of which a last fit leaves out the first: the fiftieth part of the labels calibrates it

@@ -1,4 +1,4 @@
-"""Whether what a record says can have been recorded: what no field shows by itself."""
+"""Checks of a whole record: what no field shows by itself, such as a fold beyond the number of folds."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache

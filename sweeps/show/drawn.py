@@ -143,9 +143,9 @@ def _by_place(params: dict, names: list[str]) -> dict[int, object]:
 
 
 def _kinds(table: pd.DataFrame) -> dict[str, dict]:
-    """How each parameter is drawn: of numbers whether their axis is logarithmic, of names which there are.
+    """Describe how each parameter is drawn: a number (is its axis logarithmic?) or a name (which are there?).
 
-    Of a parameter that trials drew in either way, as a resumed space may let them, the values are names.
+    A parameter that trials drew in both ways, as a resumed space may let them, is a name.
     """
     out: dict[str, dict] = {}
     for row in table.itertuples():

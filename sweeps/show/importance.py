@@ -84,7 +84,8 @@ def importance(table: pd.DataFrame) -> pd.DataFrame:
 def _values(values: Sequence[tuple[float, object, BaseDistribution]]) -> dict[str, str]:
     """The values of the best, and of all, for people."""
     best = sorted(values, key=lambda item: item[0])[: max(3, round(GOOD * len(values)))]
-    if isinstance(values[0][2], CategoricalDistribution) or isinstance(values[0][1], str | bool):
+    # As names, too, what trials drew in either way: a resumed space may let them.
+    if any(isinstance(drawn, CategoricalDistribution) or isinstance(value, str | bool) for _, value, drawn in values):
         counts = pd.Series([str(value) for _, value, _ in best]).value_counts()
         good = ", ".join(f"{name} {count / len(best):.0%}" for name, count in counts.head(4).items())
         return {"good values": good, "tried": f"{len({str(value) for _, value, _ in values})} choices"}

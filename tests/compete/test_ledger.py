@@ -15,7 +15,7 @@ SCORED = Entry(**{**vars(GIVEN), "digest": "1" * 64, "state": "scored", "queued"
 
 @pytest.fixture
 def book(tmp_path) -> Ledger:
-    """With an entry that has its score, and one that waits."""
+    """A ledger with an entry that has its score, and one that waits."""
     (tmp_path / "submission.csv").write_text("id,species\n")
     book = Ledger(tmp_path)
     book.add(SCORED, tmp_path / "submission.csv")

@@ -6,7 +6,7 @@ import safetensors.numpy
 from sweeps.search.record import Record
 from trainable import files, saved, scores
 from trainable.config import TrialConfig
-from trainable.ray_trial import PROBS
+from trainable.record_file import PROBS
 
 CONFIG = TrialConfig(epochs=4.0, engine="fp32-nhwc").flat()
 

@@ -49,11 +49,6 @@ def kind(request):
     return request.param
 
 
-@pytest.fixture(params=[3, IMAGES])
-def images_few(request):
-    return request.param
-
-
 @pytest.fixture(autouse=True)
 def no_division_by_zero():
     """What NumPy only warns of is what this is about."""
@@ -112,9 +107,10 @@ def test_an_ensemble(kind, images):
     assert 0 <= found.errors <= images
 
 
-def test_an_ensemble_that_is_written_can_be_read(kind, images_few, tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("images", [3, IMAGES])
+def test_an_ensemble_that_is_written_can_be_read(kind, images, tiny, tmp_path, monkeypatch):
     """Also a cascade that passes on whatever it is asked."""
-    few = replace(tiny, val=tiny.val.take(np.arange(images_few)), test=tiny.test.take(np.arange(5)))
+    few = replace(tiny, val=tiny.val.take(np.arange(images)), test=tiny.test.take(np.arange(5)))
     record = Record(tmp_path / "record.db", about={"arguments": {}, "data": {"fingerprint": "x"}})
     for number in range(3):
         probs = {name: said(kind, split.labels, number) for name, split in (("val", few.val), ("test", few.test))}

@@ -5,10 +5,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 
 import pytest
-from running import wait
+from running import runs, wait
 
 from sweeps.search import guard
 
@@ -52,13 +51,6 @@ if sys.stdin.readline().strip() == "dismiss":
     print("dismissed", flush=True)
     sys.stdin.readline()
 """
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 @pytest.fixture

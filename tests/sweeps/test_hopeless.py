@@ -115,8 +115,9 @@ def test_who_resumes_it_has_it_tried_again(make):
 
 def test_also_after_many_in_a_row(make):
     search = make()
-    for budget in (1.0, 4.0):
-        search.hear(search.ask().number if budget == 1.0 else 0, result(budget=budget))
+    number = search.ask().number
+    assert search.hear(number, result())
+    assert not search.hear(number, result(budget=4.0)), "it has come to its end"
     for _ in range(IN_A_ROW):
         fail(search)
     assert search.finished

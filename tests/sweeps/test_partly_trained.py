@@ -221,12 +221,11 @@ def test_a_vote_marks_them_and_goes_without_what_is_damaged(folder, tiny, monkey
 
 def test_a_cascade_marks_its_first_network(folder, combined):
     about = combined()
-    if about["cascade"]:
-        about["cascade"]["first_full"] = False
-        out = io.StringIO()
-        summary.show_ensemble(Console(file=out, width=200), about)
-        assert f"one of trial {about['cascade']['first']} (partly trained) alone for the others" in out.getvalue()
     assert about["cascade"], "several take part"
+    about["cascade"]["first_full"] = False
+    out = io.StringIO()
+    summary.show_ensemble(Console(file=out, width=200), about)
+    assert f"one of trial {about['cascade']['first']} (partly trained) alone for the others" in out.getvalue()
 
 
 def test_a_limit_that_no_network_keeps(folder, combined, tiny, monkeypatch):

@@ -46,7 +46,7 @@ def test_what_was_written_survives_a_kill(tmp_path):
     assert len(rungs) in (len(trials), len(trials) - 1)
 
 
-# Of a network that was handed over.
+# Metrics and files of a network that was handed over.
 FULL = {**METRICS, "val_loss": 0.25, "temperature": 1.0}
 FILES = {"model.safetensors": "abc", "probs.safetensors": "def"}
 

@@ -5,9 +5,8 @@ import signal
 import subprocess
 import sys
 
-import psutil
 import pytest
-from running import wait
+from running import runs, wait
 
 from sweeps import tied
 from sweeps.compete.client import Kaggle
@@ -22,14 +21,10 @@ child.wait()
 """
 
 
-def runs(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
 def test_it_ends_when_its_parent_is_killed():
     parent = subprocess.Popen([sys.executable, "-u", "-c", PARENT.format(tied=tied.__file__)], stdout=subprocess.PIPE, text=True)
-    child = psutil.Process(int(parent.stdout.readline()))
+    child = int(parent.stdout.readline())
     assert parent.stdout.readline().strip() == "Serving", "the module runs"
     assert runs(child)
     parent.send_signal(signal.SIGKILL)

@@ -6,7 +6,7 @@ from contextlib import suppress
 import optuna
 import psutil
 import pytest
-from running import finish, start, wait
+from running import finish, runs, start, wait
 
 from sweeps import arch_sweep
 from sweeps.search import guard, user_code
@@ -133,7 +133,7 @@ def test_what_a_space_starts_is_marked(mine, tmp_path):
     child = psutil.Process(int((tmp_path / "id").read_text()))
     assert child.environ()[guard.MARK] == guard.Guard(tmp_path).mark
     space.draw.close()
-    wait(lambda: child.status() == psutil.STATUS_ZOMBIE or not child.is_running())
+    wait(lambda: not runs(child.pid))
 
 
 def alive(group: int) -> list[int]:

@@ -11,6 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, dis
 from sweeps import report
 from sweeps.search.record import Record
 from sweeps.show import drawn, page, views
+from sweeps.show.importance import importance
 from trainable.config import TrialConfig
 from trainable.errors import BadInput
 
@@ -139,3 +140,6 @@ def test_a_parameter_that_was_drawn_in_two_ways(first):
     kinds = drawn._kinds(table)
     assert kinds == {"x": {"kind": "choice", "choices": ["a", "b"]}}
     assert set(drawn._parallel(table, ["x"], kinds)["place"]) == {0, 1}
+    shown = importance(table).set_index("parameter").loc["x"]
+    assert shown["tried"] == "2 choices"
+    assert set(shown["good values"].split(", ")) <= {"a 33%", "a 67%", "0.5 33%", "0.5 67%"}
