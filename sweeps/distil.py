@@ -96,7 +96,10 @@ def ensemble_of(folder: Path, data) -> tuple[dict, list[Member]]:
         raise BadInput(f"{folder.name} has no finalists, whose folds a pupil is judged on; take a sweep that has")
     missing = [told["trial"] for told in about["members"] if _which(told) not in there]
     if missing:
-        raise BadInput(f"the networks of finalist {missing[0]} are gone; train them again: arch_sweep.py --resume {folder.name}")
+        raise BadInput(
+            f"{folder / FILE} names finalist {missing[0]}, whose networks are gone; "
+            f"train them again: arch_sweep.py --resume {folder.name}"
+        )
     members = [there[_which(told)] for told in about["members"]]
     if len({len(member.networks) for member in members}) > 1:
         raise BadInput(f"the finalists of {folder.name} have different folds; combine some that have the same")

@@ -91,7 +91,7 @@ def candidate(folder: Path, results: Path, data: Dataset | None = None) -> tuple
         raise BadInput(f"{data.name} belongs to no competition; {FILE} in its folder says which (README)")
     if told["submission"] != "unlabelled":
         what = "its own test, not images without labels" if told["submission"] else "no images"
-        raise BadInput(f"{folder} predicts {what}; nothing to send")
+        raise BadInput(f"{folder / stored.ENSEMBLE} predicts {what}; nothing to send")
     path = folder / "submission.csv"
     if path.exists():
         stored.verify_beside(folder, path.name, told)

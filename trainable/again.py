@@ -111,7 +111,7 @@ class Comparison:
         for name, then in self.trial.versions.items():
             try:
                 now = platform.python_version() if name == "python" else version(name)
-            except PackageNotFoundError:
+            except (PackageNotFoundError, ValueError):  # of a name that is none
                 now = "absent"
             if now != then:
                 out.append(f"{name} {now} (was {then})")
