@@ -102,7 +102,13 @@ def let_in(head: str) -> Iterator[Finding]:
     """Whether the cluster takes whoever comes."""
     alone = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
     asked = [sys.executable, "-c", OPEN, head]
-    if subprocess.run(asked, env={**alone, "RAY_AUTH_MODE": "disabled"}, capture_output=True, timeout=ANSWER).returncode == 0:
+    try:
+        told = subprocess.run(asked, env={**alone, "RAY_AUTH_MODE": "disabled"}, capture_output=True, timeout=ANSWER)
+    except subprocess.TimeoutExpired:
+        busy = f"it has not said within {ANSWER:.0f} seconds whether it lets everyone in"
+        yield Finding("cluster", busy, "run this again when less is going on there")
+        return
+    if told.returncode == 0:
         mend = "ray get-auth-token --generate, copy ~/.ray/auth_token to every machine, start Ray with RAY_AUTH_MODE=token"
         yield Finding("cluster", "it asks nobody for a token: whoever reaches it may run commands on every machine", mend)
 
@@ -150,6 +156,8 @@ def judge(machines: Sequence[Machine], here: Mapping) -> Iterator[Finding]:
                 )
         if isinstance(facts["code"], str):
             yield Finding(where, f"the project cannot be imported ({facts['code']})", "`ray up` again, which copies it there")
+        elif isinstance(here["code"], str):
+            yield Finding("here", f"the project cannot be imported ({here['code']})", "see README, Set up")
         elif facts["code"]["digest"] != here["code"]["digest"]:
             mend = "`ray up` again, which copies it there and restarts Ray"
             yield Finding(where, f"{facts['code']['root']} holds other code than this machine", mend)

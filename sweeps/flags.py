@@ -67,7 +67,7 @@ def settle(args: Namespace, kind: str = ""):
 def check_name(flag: str, name: str):
     """Raises BadInput for what can be no sweep's name."""
     if not re.fullmatch(r"\w[\w.-]{0,99}", name):
-        rule = "up to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+        rule = "up to 100 letters, digits, '.', '_' or '-', beginning with a letter, digit or '_'"
         raise BadInput(f"--{flag} {short(repr(name))}: {rule}")
 
 

@@ -71,6 +71,19 @@ def test_what_is_wrong(changed, wrong, mend):
     assert mend in said
 
 
+def test_a_driver_whose_own_code_cannot_be_imported():
+    here = {**HERE, "code": "ImportError: no"}
+    (said,) = judge([MACHINE], here)
+    assert (said.where, said.wrong) == ("here", "the project cannot be imported (ImportError: no)")
+
+
+def test_a_cluster_that_does_not_say_whom_it_lets_in(monkeypatch):
+    monkeypatch.setattr(doctor, "ANSWER", 0.1)
+    monkeypatch.setattr(doctor, "OPEN", "import time; time.sleep(600)")
+    (said,) = doctor.let_in("127.0.0.1:1")
+    assert "whether it lets everyone in" in said.wrong
+
+
 def test_a_machine_that_does_not_answer():
     (said,) = findings(replace(MACHINE, facts="it has not answered for 60 seconds"))
     assert said.startswith("10.0.0.2: it has not answered for 60 seconds; ")

@@ -49,7 +49,8 @@ def recorded(asked: str, results: Path) -> Recorded:
     trials, drivers = rows(path, "trials", "number", whole_file=True), rows(path, "drivers", "id")
     found = next((trial for trial in trials if trial["number"] == wanted), None)
     if found is None:
-        raise BadInput(f"--trial {asked}: that sweep has the trials 0 to {len(trials) - 1}")
+        there = f"the trials 0 to {len(trials) - 1}" if trials else "no trials"
+        raise BadInput(f"--trial {asked}: that sweep has {there}")
     about = next((row["about"] for row in reversed(drivers) if row["about"]), None)
     if about is None or about["arguments"]["dataset"] is None:
         raise BadInput(f"--trial {asked}: {path} does not say of which dataset; take another sweep")
@@ -94,7 +95,8 @@ class Comparison:
     def largest_difference(self) -> float:
         """Of any figure at any rung."""
         pairs = zip(self.trial.rungs, self.now, strict=True)
-        return max(abs(then[name] - now[name]) for then, now in pairs for name in COMPARED if name in then and name in now)
+        found = [abs(then[name] - now[name]) for then, now in pairs for name in COMPARED if name in then and name in now]
+        return max(found, default=0.0)
 
     def verdict(self) -> str:
         """In one line: whether the numbers match, and within what."""

@@ -109,7 +109,7 @@ def combine(
         "mean_errors_of_members": float(np.mean(errors)),
         "methods": {j.method: {"members": j.members, "judged": _score(j)} for j in methods_judged},
         "sizes": _sizes(probs, labels, members, one),
-        "cascade": _cascade(members, out_of, labels, one, chosen, to) if len(chosen) > 1 else None,
+        "cascade": _cascade(members, out_of, labels, one, chosen, to),
         "submission": predicted,
     }
     about["networks"] = _digests([*(n for i in chosen for n in networks[i]), *(m.answering[0] for m in members)], about, to)
@@ -231,17 +231,24 @@ def _sizes(probs, labels, members: list[Member], one: list[float]) -> list[dict]
 
 def _cascade(
     members: list[Member], large: np.ndarray, labels: np.ndarray, one: list[float], chosen: Sequence[int], to: Path
-) -> dict:
+) -> dict | None:
     """The fastest cascade before the ensemble of those `chosen`, one network of each: over the members that may answer first.
 
-    `large`: what those say together, one network of each.
+    These see images as they are, for so the first network is asked. None before a single member.
+
+    Args:
+        large: what the chosen ones say together, one network of each.
     """
     large_ms = sum(one[i] for i in chosen)
     found = []
-    for i, member in enumerate(members):
+    for i, member in enumerate(members if len(chosen) > 1 else ()):
+        if member.view:
+            continue
         made = cascade(member.alone, large, labels)
         passed_on_ms = made.share * large_ms if made.share else 0.0  # and not 0 times infinity, of one that was not timed
         found.append((one[i] + passed_on_ms, i, made))
+    if not found:
+        return None
     ms, i, made = min(found, key=lambda item: item[:2])
     return {
         "first": members[i].name,

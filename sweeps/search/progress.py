@@ -60,6 +60,7 @@ class Progress:
         self.archs: dict[int, str] = {}
         self.beats: dict[int, tuple[float, float, float]] = {}  # epochs, seconds of training, of evaluating
         self.reached: dict[int, float] = {}  # epochs, of trials that were begun before
+        self.before: dict[int, tuple[float, float]] = {}
         self.machines: dict[int, str] = {}  # where each came to its last rung
         self.first = self.heard = None
         self.best: dict | None = None
@@ -70,8 +71,11 @@ class Progress:
         for rung in past[1]:
             self._compare(rung["number"], rung["metrics"])
             self.reached[rung["number"]] = rung["metrics"]["budget"]
+            # Seconds of training and evaluating under earlier drivers.
+            self.before[rung["number"]] = rung["metrics"]["train_s"], rung["metrics"]["eval_s"]
         self.counts = Counter(self.states.values())
         self.running = {number for number, state in self.states.items() if state == "running"}
+        self.ended_before = self._ended()
 
     def __enter__(self) -> "Progress":
         if self.console.is_terminal:
@@ -166,11 +170,15 @@ class Progress:
         left = self.seconds_left()
         return passed if left is None else f"{passed}, {_minutes(left)} left"
 
+    def _ended(self) -> int:
+        """Return how many trials have ended; one that was interrupted goes on when the sweep is resumed."""
+        return sum(self.counts[state] for state in ("complete", "stopped", "failed"))
+
     def _ends(self) -> str:
         """When, at this rate; nothing where that is not known."""
-        left, ended = self.seconds_left(), len(self.states) - len(self.running)
-        if self.trials and self.first and ended >= KNOWN:
-            rest = (time.monotonic() - self.first) / ended * max(0, self.trials - ended)
+        left, ended = self.seconds_left(), self._ended()
+        if self.trials and self.first and (now := ended - self.ended_before) >= KNOWN:
+            rest = (time.monotonic() - self.first) / now * max(0, self.trials - ended)
             left = rest if left is None else min(left, rest)
         told = [f"this ends about {_hour(left)}"] if left is not None else []
         every = self.all_left()
@@ -188,7 +196,8 @@ class Progress:
 
     def _time_went(self) -> str:
         """Of the places' time since the first trial began."""
-        train, evaluate = (sum(beat[i] for beat in self.beats.values()) for i in (1, 2))
+        before = {number: self.before.get(number, (0.0, 0.0)) for number in self.beats}
+        train, evaluate = (sum(beat[i + 1] - before[n][i] for n, beat in self.beats.items()) for i in (0, 1))
         if not self.heard or not train:
             return "starting the trials"
         spent = max(self.room() * (self.heard - self.first), train + evaluate)

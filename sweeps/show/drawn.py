@@ -109,7 +109,7 @@ class Drawn:
         of_all = found["parameter"][found["trials"] == len(mine)].head(SHOWN).tolist()
         if len(mine) >= 3 and len(of_all) >= 2:
             self.tables["winner"] = {"family": winner, "epochs": epochs, "trials": len(mine)}
-            self.tables["parallel"] = _parallel(mine.nsmallest(LINES, "loss"), of_all, kinds)
+            self.tables["parallel"] = _parallel(mine.nsmallest(LINES, "loss"), of_all, _kinds(mine))
             self.charts["parallel"] = charts.parallel()
 
     def _mistakes(self, wrong):

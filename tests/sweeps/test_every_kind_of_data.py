@@ -17,7 +17,7 @@ from sweeps.choose.cascade import cascade
 from sweeps.choose.combine import ENSEMBLES, by_size, choose
 from sweeps.choose.ensemble import combine
 from sweeps.choose.finalists import make_plan, promises, worth
-from sweeps.choose.members import Member, find
+from sweeps.choose.members import Member, Network, find
 from sweeps.search.record import Record
 from sweeps.show import page
 from sweeps.show.importance import compared, importance
@@ -129,6 +129,17 @@ def test_a_cascade_that_passes_on_everything_is_written_as_it_is(tmp_path):
     found = cascade(0.9 * sure[(labels + 1) % 10] + 0.01, sure[labels], labels)
     assert found.threshold == float("inf")
     assert stored.CASCADE["threshold"].fits(found.threshold)
+
+
+def test_a_cascade_begins_with_images_as_they_are(tmp_path):
+    """The first network is asked for these alone, so what judges it is what it says of these."""
+    labels = np.arange(IMAGES) % 10
+    right, luck = said("separable", labels, 0), said("luck", labels, 1)
+    network = Network(0, "convnet", tmp_path / "0", 1.0, "")
+    seen = [Member(0, "convnet", {}, (network,), probs, view=view) for view, probs in ((1, right), (0, luck))]
+    made = choose_ensemble._cascade(seen, right, labels, [0.5, 1.0], [0, 1], tmp_path)
+    assert made["first"] == "0"
+    assert choose_ensemble._cascade(seen[:1], right, labels, [0.5], [0], tmp_path) is None, "one member alone"
 
 
 def test_more_members_than_any_weight_needs():

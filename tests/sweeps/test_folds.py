@@ -196,6 +196,16 @@ def test_who_learns_from_unlabelled_images_is_taught_by_networks_of_its_own_fold
     assert {round(m.metrics["budget"], 3) for m in members if m.unlabelled} == {round(again.epochs, 3)}
 
 
+def test_who_is_taught_is_not_taught_by_networks_of_other_folds(searched, tmp_path, tiny):
+    """They have seen images that the pupil is judged on, or there are too few of them."""
+    data = replace(tiny, unlabelled=tiny.test, test=nothing(tiny.test))
+    for folds in (2, 3, 4):
+        plan = make_plan(tmp_path, data, 2, folds, [4.0], 2, None)
+        assert teachers(plan, tmp_path, data) == {}, "nobody is trained on these folds yet"
+        train_all(refits(plan, searched), searched, data)
+        assert set(teachers(plan, tmp_path, data)) == set(range(folds))
+
+
 def test_pseudo_labels(tiny):
     data = replace(tiny, unlabelled=tiny.test)
     probs = probs_of(tiny.test.labels, np.arange(200) % 2 == 0) * 0.97 / 0.91

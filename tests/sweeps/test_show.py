@@ -8,7 +8,7 @@ from rich.console import Console
 
 from sweeps.search import progress as progress_module
 from sweeps.search.progress import Progress
-from sweeps.search.record import Record
+from sweeps.search.record import Record, read
 from sweeps.show import figures, summary, views
 from trainable.config import TrialConfig
 
@@ -145,6 +145,30 @@ def test_a_running_trial_is_shown(tmp_path, clock):
     record.rung(0, 0, {**METRICS, "budget": 0.8}, {})
     progress.beat({0: (0.73, 1.0, 0.5)})
     assert progress.line().startswith("1 running · now 0 convnet 0.8 epochs"), "an old beat does not undo a rung"
+
+
+def test_a_resumed_sweep_shows_its_own_pace(tmp_path, clock, monkeypatch):
+    """What earlier drivers did, and how long that took them, says nothing of this driver's time."""
+    record = Record(tmp_path / "record.db")
+    for number in range(20):
+        record.trial_started(number, CONFIG, {}, {})
+        record.rung(number, 0, {**METRICS, "train_s": 80.0, "eval_s": 10.0}, {})
+        record.trial_ended(number, "interrupted" if number == 19 else "complete", "")
+    past = read(tmp_path / "record.db")
+    progress = Progress(Console(file=io.StringIO()), lambda: 1, lambda: None, lambda: False, 30, past, spent=2000.0)
+    record.listeners = (progress,)
+    with progress:
+        record.trial_restarted(19, "the sweep is resumed", CONFIG)
+        clock.now += 100.0
+        progress.beat({19: (2.0, 130.0, 15.0)})
+        assert progress._time_went() == "training 50%, evaluating 5%, else 45%"
+        assert progress._ends() == "", "three have to end before their pace says anything"
+        for number in range(20, 24):
+            record.trial_started(number, CONFIG, {}, {})
+            record.trial_ended(number, "complete", "")
+        clock.now += 100.0
+        monkeypatch.setattr(progress_module, "_hour", lambda seconds: f"in {seconds:g} s")
+        assert progress._ends() == f"this ends about in {200 / 4 * (30 - 23):g} s"
 
 
 def test_summary_fits_80_columns(tmp_path):

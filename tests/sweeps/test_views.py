@@ -143,3 +143,23 @@ def test_a_parameter_that_was_drawn_in_two_ways(first):
     shown = importance(table).set_index("parameter").loc["x"]
     assert shown["tried"] == "2 choices"
     assert set(shown["good values"].split(", ")) <= {"a 33%", "a 67%", "0.5 33%", "0.5 67%"}
+
+
+def test_the_winning_family_is_compared_at_a_rung_of_its_own(tmp_path, monkeypatch):
+    """What it draws may be unknown at the rung at which all are compared."""
+    monkeypatch.setattr("sweeps.show.importance.ENOUGH", 4)
+    record = Record(tmp_path / "record.db")
+    uniform = distribution_to_json(FloatDistribution(0.0, 1.0))
+    for number in range(8):
+        name = "wide" if number < 3 else "convnet"
+        config = TrialConfig(arch=name).flat()
+        params = {f"{name}.a": number / 8, f"{name}.b": 1 - number / 8}
+        record.trial_started(number, config, params, dict.fromkeys(params, uniform))
+        record.rung(number, 0, {**METRICS, "val_loss": 0.1 if name == "wide" else 0.3}, {})
+        if name == "convnet":
+            record.rung(number, 1, {**METRICS, "budget": 4.0, "val_loss": 0.2}, {}, end=("complete", ""))
+    record.close()
+    trials, curves = views.tables(tmp_path)
+    told = drawn.Drawn(tmp_path, trials, curves, {}, None).tables
+    assert told["winner"]["family"] == "wide"
+    assert set(told["parallel"]["parameter"]) == {"wide.a", "wide.b"}
