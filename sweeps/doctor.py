@@ -103,7 +103,8 @@ def let_in(head: str) -> Iterator[Finding]:
     alone = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_TOKEN"}
     asked = [sys.executable, "-c", OPEN, head]
     try:
-        told = subprocess.run(asked, env={**alone, "RAY_AUTH_MODE": "disabled"}, capture_output=True, timeout=ANSWER)
+        env = {**alone, "RAY_AUTH_MODE": "disabled"}
+        told = subprocess.run(asked, env=env, capture_output=True, timeout=ANSWER)
     except subprocess.TimeoutExpired:
         busy = f"it has not said within {ANSWER:.0f} seconds whether it lets everyone in"
         yield Finding("cluster", busy, "run this again when less is going on there")
@@ -144,6 +145,9 @@ def leaving() -> Iterator[Finding]:
 
 def judge(machines: Sequence[Machine], here: Mapping) -> Iterator[Finding]:
     """What is wrong with each; `here` is how the driver's own machine is, which the others should be like."""
+    if isinstance(here["code"], str):
+        wrong = f"the project cannot be imported ({here['code']})"
+        yield Finding("here", wrong, "python -c 'import trainable.ray_trial' says more")
     for machine in machines:
         where, facts = machine.address, machine.facts
         if isinstance(facts, str):
@@ -156,9 +160,7 @@ def judge(machines: Sequence[Machine], here: Mapping) -> Iterator[Finding]:
                 )
         if isinstance(facts["code"], str):
             yield Finding(where, f"the project cannot be imported ({facts['code']})", "`ray up` again, which copies it there")
-        elif isinstance(here["code"], str):
-            yield Finding("here", f"the project cannot be imported ({here['code']})", "see README, Set up")
-        elif facts["code"]["digest"] != here["code"]["digest"]:
+        elif isinstance(here["code"], dict) and facts["code"]["digest"] != here["code"]["digest"]:
             mend = "`ray up` again, which copies it there and restarts Ray"
             yield Finding(where, f"{facts['code']['root']} holds other code than this machine", mend)
         yield from _gpus(machine)

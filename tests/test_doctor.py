@@ -73,13 +73,13 @@ def test_what_is_wrong(changed, wrong, mend):
 
 def test_a_driver_whose_own_code_cannot_be_imported():
     here = {**HERE, "code": "ImportError: no"}
-    (said,) = judge([MACHINE], here)
+    (said,) = judge([MACHINE, MACHINE], here)
     assert (said.where, said.wrong) == ("here", "the project cannot be imported (ImportError: no)")
 
 
 def test_a_cluster_that_does_not_say_whom_it_lets_in(monkeypatch):
     monkeypatch.setattr(doctor, "ANSWER", 0.1)
-    monkeypatch.setattr(doctor, "OPEN", "import time; time.sleep(600)")
+    monkeypatch.setattr(doctor, "OPEN", "import signal; signal.pause()")
     (said,) = doctor.let_in("127.0.0.1:1")
     assert "whether it lets everyone in" in said.wrong
 

@@ -92,15 +92,21 @@ class Comparison:
         return len(self.now) == len(self.trial.rungs)
 
     @property
-    def largest_difference(self) -> float:
-        """Of any figure at any rung."""
-        pairs = zip(self.trial.rungs, self.now, strict=True)
-        found = [abs(then[name] - now[name]) for then, now in pairs for name in COMPARED if name in then and name in now]
-        return max(found, default=0.0)
+    def largest_difference(self) -> float | None:
+        """The largest difference of a figure at a rung; None where none can be compared."""
+        differences = [
+            abs(then[name] - now[name])
+            for then, now in zip(self.trial.rungs, self.now, strict=True)
+            for name in COMPARED
+            if name in then and name in now
+        ]
+        return max(differences, default=None)
 
     def verdict(self) -> str:
         """In one line: whether the numbers match, and within what."""
         difference = self.largest_difference
+        if difference is None:
+            return "The record has no figure that this training has too: nothing could be compared."
         if difference == 0:
             return "The numbers are those of the record, to the last bit."
         other = self._differences()

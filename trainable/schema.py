@@ -73,7 +73,7 @@ class Both:
 
 
 def _finite(value) -> bool:
-    """Whether a value is a number that JSON and SQLite keep: finite, and of 64 bits where it is whole."""
+    """Return whether JSON and SQLite keep a value as a number: finite, whole ones of 64 bits."""
     if isinstance(value, bool):
         return False
     if isinstance(value, int):

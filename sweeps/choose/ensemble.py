@@ -239,16 +239,15 @@ def _cascade(
     Args:
         large: what the chosen ones say together, one network of each.
     """
+    firsts = [i for i, member in enumerate(members) if not member.view] if len(chosen) > 1 else []
+    if not firsts:
+        return None
     large_ms = sum(one[i] for i in chosen)
     found = []
-    for i, member in enumerate(members if len(chosen) > 1 else ()):
-        if member.view:
-            continue
-        made = cascade(member.alone, large, labels)
+    for i in firsts:
+        made = cascade(members[i].alone, large, labels)
         passed_on_ms = made.share * large_ms if made.share else 0.0  # and not 0 times infinity, of one that was not timed
         found.append((one[i] + passed_on_ms, i, made))
-    if not found:
-        return None
     ms, i, made = min(found, key=lambda item: item[:2])
     return {
         "first": members[i].name,

@@ -228,9 +228,10 @@ def teachers(plan: Plan, folder: Path, data: Dataset) -> dict[int, np.ndarray]:
     where a finalist is not trained on every fold.
     """
     wanted = {finalist.trial for finalist in plan.finalists}
-    # Those of other folds, from an earlier plan, have seen images that this plan's networks are judged on.
-    there = [member for member in out_of_fold(folder, data, unheard) if len(member.networks) == plan.folds]
-    members = [member for member in there if member.trial in wanted and not member.view and not member.unlabelled]
+    there = [member for member in out_of_fold(folder, data, unheard) if member.trial in wanted]
+    # Those of other folds, from an earlier plan, have seen images that judge this plan's networks.
+    of_plan = [member for member in there if len(member.networks) == plan.folds]
+    members = [member for member in of_plan if not member.view and not member.unlabelled]
     if {member.trial for member in members} < wanted:
         return {}
     said = lambda fold: [member.networks[fold].probs["unlabelled"] for member in members]  # noqa: E731

@@ -1,4 +1,4 @@
-"""Checks of a whole record: what no field shows by itself, such as a fold beyond the number of folds."""
+"""Checks of a whole record: what no field shows by itself, such as a fold beyond the folds."""
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -24,8 +24,9 @@ def check_trials(path: Path, trials: Sequence[Mapping]):
         if trial["refits"] is not None and not (fold < folds and 2 <= folds <= 1000):
             raise Damaged(f"{where}.config has the fold {fold} of {folds}, and should have one of 2 to 1000; {MEND}")
         # A finalist's further seeds are above that of its trial.
-        if trial["refits"] is not None and trial["config"]["seed"] < (least := searched[trial["refits"]]["seed"]):
-            raise Damaged(f"{where}.config.seed should be {least} or more, as of trial {trial['refits']}; {MEND}")
+        of = trial["refits"]
+        if of is not None and trial["config"]["seed"] < (least := searched[of]["seed"]):
+            raise Damaged(f"{where}.config.seed should be {least} or more, as of trial {of}; {MEND}")
         _check_drawn(trial, where)
 
 

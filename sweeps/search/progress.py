@@ -60,6 +60,7 @@ class Progress:
         self.archs: dict[int, str] = {}
         self.beats: dict[int, tuple[float, float, float]] = {}  # epochs, seconds of training, of evaluating
         self.reached: dict[int, float] = {}  # epochs, of trials that were begun before
+        # Seconds of training and evaluating under earlier drivers, by trial.
         self.before: dict[int, tuple[float, float]] = {}
         self.machines: dict[int, str] = {}  # where each came to its last rung
         self.first = self.heard = None
@@ -71,7 +72,6 @@ class Progress:
         for rung in past[1]:
             self._compare(rung["number"], rung["metrics"])
             self.reached[rung["number"]] = rung["metrics"]["budget"]
-            # Seconds of training and evaluating under earlier drivers.
             self.before[rung["number"]] = rung["metrics"]["train_s"], rung["metrics"]["eval_s"]
         self.counts = Counter(self.states.values())
         self.running = {number for number, state in self.states.items() if state == "running"}
@@ -171,7 +171,7 @@ class Progress:
         return passed if left is None else f"{passed}, {_minutes(left)} left"
 
     def _ended(self) -> int:
-        """Return how many trials have ended; one that was interrupted goes on when the sweep is resumed."""
+        """Return how many trials have ended; interrupted ones go on in a resumed sweep."""
         return sum(self.counts[state] for state in ("complete", "stopped", "failed"))
 
     def _ends(self) -> str:
@@ -197,7 +197,8 @@ class Progress:
     def _time_went(self) -> str:
         """Of the places' time since the first trial began."""
         before = {number: self.before.get(number, (0.0, 0.0)) for number in self.beats}
-        train, evaluate = (sum(beat[i + 1] - before[n][i] for n, beat in self.beats.items()) for i in (0, 1))
+        train = sum(beat[1] - before[number][0] for number, beat in self.beats.items())
+        evaluate = sum(beat[2] - before[number][1] for number, beat in self.beats.items())
         if not self.heard or not train:
             return "starting the trials"
         spent = max(self.room() * (self.heard - self.first), train + evaluate)

@@ -143,7 +143,7 @@ def _by_place(params: dict, names: list[str]) -> dict[int, object]:
 
 
 def _kinds(table: pd.DataFrame) -> dict[str, dict]:
-    """Describe how each parameter is drawn: a number (is its axis logarithmic?) or a name (which are there?).
+    """Describe how each parameter is drawn: a number (on a logarithmic axis?), or one of some names.
 
     A parameter that trials drew in both ways, as a resumed space may let them, is a name.
     """

@@ -85,7 +85,8 @@ def _values(values: Sequence[tuple[float, object, BaseDistribution]]) -> dict[st
     """The values of the best, and of all, for people."""
     best = sorted(values, key=lambda item: item[0])[: max(3, round(GOOD * len(values)))]
     # As names, too, what trials drew in either way: a resumed space may let them.
-    if any(isinstance(drawn, CategoricalDistribution) or isinstance(value, str | bool) for _, value, drawn in values):
+    named = any(isinstance(value, str | bool) for _, value, _ in values)
+    if named or any(isinstance(drawn, CategoricalDistribution) for _, _, drawn in values):
         counts = pd.Series([str(value) for _, value, _ in best]).value_counts()
         good = ", ".join(f"{name} {count / len(best):.0%}" for name, count in counts.head(4).items())
         return {"good values": good, "tried": f"{len({str(value) for _, value, _ in values})} choices"}

@@ -136,10 +136,14 @@ def test_a_cascade_begins_with_images_as_they_are(tmp_path):
     labels = np.arange(IMAGES) % 10
     right, luck = said("separable", labels, 0), said("luck", labels, 1)
     network = Network(0, "convnet", tmp_path / "0", 1.0, "")
-    seen = [Member(0, "convnet", {}, (network,), probs, view=view) for view, probs in ((1, right), (0, luck))]
+    warped = Member(0, "convnet", {}, (network,), right, view=1)
+    seen = [warped, Member(0, "convnet", {}, (network,), luck)]
     made = choose_ensemble._cascade(seen, right, labels, [0.5, 1.0], [0, 1], tmp_path)
     assert made["first"] == "0"
-    assert choose_ensemble._cascade(seen[:1], right, labels, [0.5], [0], tmp_path) is None, "one member alone"
+    alone = choose_ensemble._cascade(seen[1:], right, labels, [0.5], [0], tmp_path)
+    assert alone is None, "one member alone"
+    unwarped = choose_ensemble._cascade([warped, warped], right, labels, [0.5, 0.5], [0, 1], tmp_path)
+    assert unwarped is None, "nobody could be asked first"
 
 
 def test_more_members_than_any_weight_needs():

@@ -94,7 +94,8 @@ def test_a_plan_fills_the_time(searched, tmp_path, tiny, monkeypatch):
 )
 def test_no_more_folds_than_images(searched, tmp_path, tiny, monkeypatch, images, folds, expected):
     """Else every network of a finalist would fail, one like the other."""
-    monkeypatch.setattr(finalists, "in_folds", lambda data: all_labels(data).train.take(np.arange(images)))
+    few = all_labels(tiny).train.take(np.arange(images))
+    monkeypatch.setattr(finalists, "in_folds", lambda data: few)
     plan = make_plan(tmp_path, tiny, 1, folds, [4.0], 2, None, last=True)
     assert (plan.folds if plan.finalists else 0) == expected
     if not expected:

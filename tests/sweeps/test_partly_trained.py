@@ -225,7 +225,8 @@ def test_a_cascade_marks_its_first_network(folder, combined):
     about["cascade"]["first_full"] = False
     out = io.StringIO()
     summary.show_ensemble(Console(file=out, width=200), about)
-    assert f"one of trial {about['cascade']['first']} (partly trained) alone for the others" in out.getvalue()
+    first = f"trial {about['cascade']['first']} (partly trained)"
+    assert f"one of {first} alone for the others" in out.getvalue()
 
 
 def test_a_limit_that_no_network_keeps(folder, combined, tiny, monkeypatch):

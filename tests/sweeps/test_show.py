@@ -148,14 +148,15 @@ def test_a_running_trial_is_shown(tmp_path, clock):
 
 
 def test_a_resumed_sweep_shows_its_own_pace(tmp_path, clock, monkeypatch):
-    """What earlier drivers did, and how long that took them, says nothing of this driver's time."""
+    """Trials and seconds of earlier drivers do not count in this driver's pace and shares."""
     record = Record(tmp_path / "record.db")
     for number in range(20):
         record.trial_started(number, CONFIG, {}, {})
         record.rung(number, 0, {**METRICS, "train_s": 80.0, "eval_s": 10.0}, {})
         record.trial_ended(number, "interrupted" if number == 19 else "complete", "")
     past = read(tmp_path / "record.db")
-    progress = Progress(Console(file=io.StringIO()), lambda: 1, lambda: None, lambda: False, 30, past, spent=2000.0)
+    console, no_limit = Console(file=io.StringIO()), lambda: None
+    progress = Progress(console, lambda: 1, no_limit, lambda: False, 30, past, spent=2000.0)
     record.listeners = (progress,)
     with progress:
         record.trial_restarted(19, "the sweep is resumed", CONFIG)

@@ -146,7 +146,7 @@ def test_a_parameter_that_was_drawn_in_two_ways(first):
 
 
 def test_the_winning_family_is_compared_at_a_rung_of_its_own(tmp_path, monkeypatch):
-    """What it draws may be unknown at the rung at which all are compared."""
+    """Parameters of its own may be missing at the rung at which all trials are compared."""
     monkeypatch.setattr("sweeps.show.importance.ENOUGH", 4)
     record = Record(tmp_path / "record.db")
     uniform = distribution_to_json(FloatDistribution(0.0, 1.0))
@@ -157,7 +157,8 @@ def test_the_winning_family_is_compared_at_a_rung_of_its_own(tmp_path, monkeypat
         record.trial_started(number, config, params, dict.fromkeys(params, uniform))
         record.rung(number, 0, {**METRICS, "val_loss": 0.1 if name == "wide" else 0.3}, {})
         if name == "convnet":
-            record.rung(number, 1, {**METRICS, "budget": 4.0, "val_loss": 0.2}, {}, end=("complete", ""))
+            last = {**METRICS, "budget": 4.0, "val_loss": 0.2}
+            record.rung(number, 1, last, {}, end=("complete", ""))
     record.close()
     trials, curves = views.tables(tmp_path)
     told = drawn.Drawn(tmp_path, trials, curves, {}, None).tables
